@@ -1,0 +1,182 @@
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <set>
+
+#include "lighten/base/error.h"
+#include "lighten/base/file.h"
+#include "lighten/base/half.h"
+#include "lighten/base/options.h"
+#include "lighten/base/process.h"
+#include "lighten/base/progress.h"
+#include "lighten/base/random.h"
+#include "lighten/base/table.h"
+#include "lighten/base/threads.h"
+
+namespace lighten {
+namespace {
+
+fs::path scratch(const std::string& name) {
+  const fs::path path = fs::temp_directory_path() / ("lighten-base-test-" + std::to_string(::getpid())) / name;
+  fs::remove_all(path);
+  fs::create_directories(path.parent_path());
+  return path;
+}
+
+TEST(Half, EveryBitPatternSurvivesTheRoundTripAndRoundsToNearestEven) {
+  for (uint32_t bits = 0; bits < 65536; ++bits) {
+    const float value = half_to_float(static_cast<Half>(bits));
+    if (std::isnan(value)) {
+      EXPECT_TRUE(std::isnan(half_to_float(float_to_half(value))));
+      continue;
+    }
+    ASSERT_EQ(float_to_half(value), bits) << value;
+#if defined(__FLT16_MAX__)
+    ASSERT_EQ(value, static_cast<float>(std::bit_cast<_Float16>(static_cast<uint16_t>(bits))));
+#endif
+  }
+  EXPECT_EQ(float_to_half(65519.99f), 0x7bff);  // largest that still rounds to 65504
+  EXPECT_EQ(float_to_half(65520.0f), 0x7c00);   // rounds to infinity
+  EXPECT_EQ(float_to_half(2049.0f), float_to_half(2048.0f));
+  EXPECT_EQ(float_to_half(2051.0f), float_to_half(2052.0f));
+  EXPECT_EQ(float_to_half(0x1p-25f), 0);        // half of the smallest subnormal goes to even
+  EXPECT_EQ(float_to_half(0x1.8p-25f), 1);
+}
+
+TEST(BFloat16, RoundsToNearestEven) {
+  EXPECT_EQ(bfloat16_to_float(float_to_bfloat16(1.00390625f)), 1.0f);
+  EXPECT_EQ(bfloat16_to_float(float_to_bfloat16(1.01171875f)), 1.015625f);
+  EXPECT_TRUE(std::isnan(bfloat16_to_float(float_to_bfloat16(std::numeric_limits<float>::quiet_NaN()))));
+}
+
+TEST(ThreadPool, EveryItemRunsExactlyOnceForManySizes) {
+  ThreadPool pool(3);
+  for (const int64_t n : {1, 2, 7, 64, 1000, 4097}) {
+    std::vector<std::atomic<int>> hits(static_cast<size_t>(n));
+    pool.parallel_for(n, 3, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) ++hits[static_cast<size_t>(i)];
+    });
+    for (const auto& hit : hits) ASSERT_EQ(hit, 1);
+  }
+}
+
+TEST(ThreadPool, RethrowsAndGoesOnWorking) {
+  ThreadPool pool(2);
+  EXPECT_THROW(pool.parallel_for(100, 1, [](int64_t begin, int64_t) { if (begin == 50) throw FormatError("x"); }), FormatError);
+  std::atomic<int64_t> sum{0};
+  for (int repeat = 0; repeat < 2000; ++repeat)
+    pool.parallel_for(10, 1, [&](int64_t begin, int64_t) { sum += begin; });
+  EXPECT_EQ(sum, 2000 * 45);
+}
+
+TEST(AtomicFile, NothingAppearsWithoutCommitAndTheOldFileStays) {
+  const fs::path path = scratch("atomic/file.txt");
+  fs::create_directories(path.parent_path());
+  write_file(path, "old");
+  {
+    AtomicFile file(path);
+    file.write("new");
+  }
+  EXPECT_EQ(read_file(path), "old");
+  EXPECT_EQ(std::distance(fs::directory_iterator(path.parent_path()), fs::directory_iterator()), 1);
+  write_file(path, "new");
+  EXPECT_EQ(read_file(path), "new");
+}
+
+TEST(AtomicFolder, RefusesAnExistingFolderAndReplacesItOnlyOnCommit) {
+  const fs::path path = scratch("folder");
+  fs::create_directories(path);
+  write_file(path / "a", "1");
+  EXPECT_THROW(AtomicFolder(path, false), FileError);
+  {
+    AtomicFolder folder(path, true);
+    write_file(folder.path() / "b", "2");
+  }
+  EXPECT_TRUE(fs::exists(path / "a"));
+  AtomicFolder folder(path, true);
+  write_file(folder.path() / "b", "2");
+  folder.commit();
+  EXPECT_FALSE(fs::exists(path / "a"));
+  EXPECT_EQ(read_file(path / "b"), "2");
+}
+
+TEST(MappedFile, MissingFileAndFolderAreNamed) {
+  try {
+    MappedFile file("/nonexistent/x");
+    FAIL();
+  } catch (const FileError& error) {
+    EXPECT_NE(std::string(error.what()).find("/nonexistent/x"), std::string::npos);
+  }
+  EXPECT_THROW(MappedFile file(fs::temp_directory_path()), FileError);
+}
+
+struct Example {
+  int bits = 4;
+  bool clip = true;
+  double ratio = 0.5;
+  std::string mode = "fast";
+};
+OptionList describe(Example& e) {
+  return {option("bits", e.bits, one_of({2, 3, 4, 8}), "bits", "test"), {"clip", e.clip, "clip", "test"},
+          option("ratio", e.ratio, range(0, 1), "ratio", "test"), option("mode", e.mode, one_of(std::vector<std::string>{"fast", "exact"}), "mode", "test")};
+}
+
+TEST(Options, SetValidateAndJson) {
+  Example e;
+  OptionList list = describe(e);
+  list[0].set("3");
+  EXPECT_EQ(e.bits, 3);
+  EXPECT_THROW(list[0].set("5"), OptionError);
+  EXPECT_THROW(list[0].set("3x"), OptionError);
+  EXPECT_THROW(list[2].set("1.5"), OptionError);
+  EXPECT_THROW(list[2].set("nan"), OptionError);
+  Example fresh;
+  set_from_json(describe(fresh), Json{{"bits", 8}, {"clip", false}});
+  EXPECT_EQ(fresh.bits, 8);
+  EXPECT_FALSE(fresh.clip);
+  try {
+    set_from_json(describe(fresh), Json{{"bist", 8}});
+    FAIL();
+  } catch (const OptionError& error) {
+    EXPECT_NE(std::string(error.what()).find("did you mean 'bits'"), std::string::npos) << error.what();
+  }
+  EXPECT_EQ(to_json(describe(fresh)).dump(), R"({"bits":8,"clip":false,"ratio":0.5,"mode":"fast"})");
+}
+
+TEST(Options, NearestNameNeedsToBeNear) {
+  EXPECT_EQ(nearest_name("agw", {"awq", "gptq", "rtn"}), "");
+  EXPECT_EQ(nearest_name("aqw", {"awq", "gptq", "rtn"}), "awq");
+  EXPECT_EQ(nearest_name("qptq", {"awq", "gptq", "rtn"}), "gptq");
+}
+
+TEST(Random, IsReproducibleAndUniform) {
+  Random a(7), b(7);
+  double sum = 0;
+  for (int i = 0; i < 100000; ++i) {
+    const double u = a.uniform();
+    ASSERT_EQ(u, b.uniform());
+    sum += u;
+  }
+  EXPECT_NEAR(sum / 100000, 0.5, 4 * 0.2887 / std::sqrt(100000.0));  // four standard errors
+}
+
+TEST(Process, ReturnsOutputAndExitCode) {
+  EXPECT_EQ(run_process({"sh", "-c", "echo hello; exit 3"}).exit_code, 3);
+  EXPECT_EQ(run_process({"echo", "a b"}).output, "a b\n");
+  EXPECT_EQ(run_process({"no-such-program-here"}).exit_code, 127);
+}
+
+TEST(Text, BytesSecondsAndTables) {
+  EXPECT_EQ(human_bytes(98.4e6), "98.4 MB");
+  EXPECT_EQ(human_seconds(61), "61 s");
+  EXPECT_EQ(human_seconds(200), "3 min 20 s");
+  Table table({"name", "size"});
+  table.row({"a", "10"});
+  table.row({"long", "9"});
+  EXPECT_EQ(table.text(), "name  size\n----------\na       10\nlong     9\n");
+}
+
+}  // namespace
+}  // namespace lighten

@@ -1,0 +1,67 @@
+// What did it cost? Perplexity, KL, agreement, with intervals, over one protocol for every engine.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lighten/base/file.h"
+#include "lighten/base/options.h"
+#include "lighten/formats/tokenizer.h"
+#include "lighten/formats/weights.h"
+
+namespace lighten {
+
+/// Anything that scores a window of tokens: the runtime, torch, a table in a test.
+class LogitModel {
+ public:
+  virtual ~LogitModel() = default;
+  virtual int64_t vocab_size() const = 0;
+  /// Logits of every position of `ids`, scored from an empty context: logits [ids.size(), vocab].
+  virtual void score(std::span<const int32_t> ids, float* logits) = 0;
+};
+
+enum class Engine : uint8_t { runtime, torch };
+
+/// A model prepared for evaluation, with what the figures about its size need.
+struct EvaluatedModel {
+  std::unique_ptr<LogitModel> scorer;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  ModelConfig config;
+  uint64_t size_bytes = 0;        ///< all files
+  double bits_per_weight = 0;     ///< tensor bytes x 8 / parameters
+};
+/// Opens a light, Hugging Face or GGUF model. `exact`: float32 activations (runtime engine); the reference of a KL is always exact.
+EvaluatedModel open_for_evaluation(const fs::path& path, Engine engine, int threads, bool exact);
+
+struct Interval {
+  double low = 0, high = 0;
+};
+struct Evaluation {
+  double perplexity = 0, bits_per_byte = 0;
+  int64_t tokens = 0;             ///< scored
+  Interval perplexity_ci, bits_per_byte_ci;
+  bool against = false;
+  double kl_mean = 0, kl_p99 = 0, top1_agreement = 0;
+  Interval kl_mean_ci, kl_p99_ci, top1_agreement_ci;
+  double seconds = 0;
+  Json json() const;
+};
+
+struct EvaluationOptions {
+  int64_t window = 512;
+  int64_t max_tokens = 0;         ///< cuts the text's tokens before windowing; 0: all
+  int bootstrap = 1000;           ///< resamples over windows, 95 % percentile intervals
+  uint64_t seed = 0;
+};
+/// Protocol: the whole text is tokenized without special tokens; windows of `window` tokens, no overlap, the last short one dropped; each window scored alone,
+/// its first token not scored; a model whose tokenizer adds BOS gets BOS + window-1 tokens. KL in nats, D(against || model), mean and 99th percentile over positions.
+/// bits_per_byte = sum of -log2 p / bytes of the scored tokens' text. Throws FormatError if the text gives no whole window, ModelError if vocabularies differ.
+Evaluation evaluate(EvaluatedModel& model, EvaluatedModel* against, const std::string& text, const EvaluationOptions& options = {});
+
+/// 95 % percentile bootstrap interval of `statistic` over resampled rows.
+Interval bootstrap(size_t rows, int resamples, uint64_t seed, const std::function<double(const std::vector<size_t>& picked)>& statistic);
+
+}  // namespace lighten
