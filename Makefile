@@ -1,0 +1,79 @@
+# The front door. A bare Debian 12 needs only `make` and `git` first; everything else is installed by `make setup`, which the other
+# targets call and which does nothing the second time.
+#
+#   make demo      set up, build, make a real model light, show what it cost, talk to it
+#   make test      set up, build, fetch the test models, run every test
+#
+# Variables: TORCH_INDEX=URL   pip index for torch (for the small CPU build where the default index brings CUDA's gigabytes)
+#            CMAKE_ARGS=...    passed to cmake, e.g. -DCMAKE_PREFIX_PATH=/opt/libtorch
+#            WERROR=1          warnings in Lighten's own code are errors (CI)
+#            PREFIX=/usr/local where `make install` puts things
+SHELL := /bin/bash
+BUILD := build
+PREFIX ?= /usr/local
+PYTHON := .venv/bin/python
+CMAKE_FLAGS := $(if $(WERROR),-DLIGHTEN_WERROR=ON,) $(CMAKE_ARGS)
+
+.PHONY: all setup configure build demo test test-models unit interop end-to-end lint format bench docs sanitize install clean distclean help
+all: build
+
+help:
+	@sed -n '2,12s/^# \{0,1\}//p' Makefile
+
+setup:
+	@TORCH_INDEX="$(TORCH_INDEX)" tools/setup.sh
+
+configure: setup
+	@cmake --preset release $(CMAKE_FLAGS) > $(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }; rm -f $(BUILD).log
+
+build: configure
+	@cmake --build --preset release
+
+demo: build
+	@$(BUILD)/lighten demo -o out/demo
+
+# The models and texts that tests read; tests themselves never reach for the network.
+test-models: build
+	@for id in smollm2-135m gemma3-270m minilm-l6 prose; do $(BUILD)/lighten data get $$id --path > /dev/null || exit 1; done
+
+test: build test-models
+	@$(PYTHON) tools/run_tests.py --build $(BUILD)
+
+unit: build
+	@$(PYTHON) tools/run_tests.py --build $(BUILD) --only unit
+
+interop: build test-models
+	@$(PYTHON) tools/run_tests.py --build $(BUILD) --only interop
+
+end-to-end: build test-models
+	@$(PYTHON) tools/run_tests.py --build $(BUILD) --only end_to_end
+
+lint: configure
+	@$(PYTHON) tools/check_floors.py
+	@$(PYTHON) tools/lint.py --build $(BUILD)
+
+format: setup
+	@git ls-files -z '*.cpp' '*.h' | xargs -0 clang-format -i
+
+bench: build
+	@$(BUILD)/kernels_bench
+	@for bits in 2 3 4 8; do $(BUILD)/lighten bench --random smollm2-135m --bits $$bits --group-size 64; done
+	@for bits in 2 4; do $(BUILD)/lighten bench --random llama-1b --bits $$bits --group-size 32 --prefill 256 --decode 64 --repeat 3; done
+
+# The generated parts of the documents: the map of the 77 in README.md and the tables of the systems' READMEs.
+docs: build
+	@$(PYTHON) tools/generate_docs.py --build $(BUILD)
+
+# The torch-free part under AddressSanitizer + UBSan and under ThreadSanitizer.
+sanitize: setup
+	@cmake --preset asan > /dev/null && cmake --build --preset asan && ctest --preset asan
+	@cmake --preset tsan > /dev/null && cmake --build --preset tsan && ctest --preset tsan
+
+install: build
+	@cmake --install $(BUILD) --prefix $(PREFIX)
+
+clean:
+	@rm -rf $(BUILD) build-debug build-asan build-tsan out
+
+distclean: clean
+	@rm -rf .venv .setup-stamp reproduce
