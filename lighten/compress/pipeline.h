@@ -12,24 +12,25 @@ inline constexpr int64_t kLargestThatFits = -1;  ///< group size "auto": the lar
 
 struct QuantizeRequest {
   fs::path model, output;
-  std::vector<MethodEntry> methods;     ///< at most one with a transform and one with a rounding are used: "awq+gptq"; transform alone rounds to nearest
-  std::string method_name;              ///< as the user wrote it
+  std::vector<MethodEntry> methods;  ///< at most one with a transform and one with a rounding are used: "awq+gptq"; transform
+                                     ///< alone rounds to nearest
+  std::string method_name;           ///< as the user wrote it
   int bits = 4;
   int64_t group_size = kLargestThatFits;
   ZeroKind zero = ZeroKind::integer;
-  int head_bits = 0;                    ///< embedding and head: 0 keeps them in binary16
+  int head_bits = 0;  ///< embedding and head: 0 keeps them in binary16
   int64_t head_group_size = kLargestThatFits;
-  std::vector<fs::path> calibration;    ///< text files
+  std::vector<fs::path> calibration;  ///< text files
   int64_t calibration_tokens = 32768, calibration_row = 512;
   uint64_t seed = 0;
   int threads = 0;
   bool force = false, resume = false;
-  uint64_t spill_bytes = 4ull << 30;    ///< activations past this many bytes go to disk
+  uint64_t spill_bytes = 4ull << 30;  ///< activations past this many bytes go to disk
 };
 
 /// What quantize() will do; made without reading calibration activations. Every shape has been checked.
 struct QuantizePlan {
-  std::string text;                     ///< for people: per-linear-type table, size before and after, memory, time estimate, disk needed and free
+  std::string text;  ///< for people: per-linear-type table, size before and after, memory, time estimate, disk needed and free
   Json json;
 };
 QuantizePlan plan_quantize(const QuantizeRequest& request);
@@ -37,7 +38,7 @@ QuantizePlan plan_quantize(const QuantizeRequest& request);
 struct LayerError {
   int64_t layer;
   std::string linear;
-  double relative_error;                ///< ||(W - Q) X||^2 / ||W X||^2 on calibration inputs (weights only when there is no calibration)
+  double relative_error;  ///< ||(W - Q) X||^2 / ||W X||^2 on calibration inputs (weights only when there is no calibration)
 };
 struct QuantizeReport {
   uint64_t size_before = 0, size_after = 0;  ///< bytes of all files
@@ -48,7 +49,8 @@ struct QuantizeReport {
   std::vector<LayerError> errors;
   Json json() const;
 };
-/// Throws OptionError, FormatError, CalibrationError, FileError. Ctrl-C and kill leave `<output>.partial`, from which `resume` goes on to bit-equal output.
+/// Throws OptionError, FormatError, CalibrationError, FileError. Ctrl-C and kill leave `<output>.partial`, from which `resume`
+/// goes on to bit-equal output.
 QuantizeReport quantize(const QuantizeRequest& request);
 
 }  // namespace lighten
