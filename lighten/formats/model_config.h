@@ -17,10 +17,10 @@ struct RopeConfig {
   enum class Scaling : uint8_t { none, linear, llama3 };
   double base = 10000;
   Scaling scaling = Scaling::none;
-  double factor = 1;                  ///< linear, llama3
-  double low_freq_factor = 1;         ///< llama3
-  double high_freq_factor = 4;        ///< llama3
-  double original_context = 8192;     ///< llama3
+  double factor = 1;               ///< linear, llama3
+  double low_freq_factor = 1;      ///< llama3
+  double high_freq_factor = 4;     ///< llama3
+  double original_context = 8192;  ///< llama3
 };
 
 /// A pre-norm decoder with grouped-query attention and a gated MLP.
@@ -32,27 +32,28 @@ struct ModelConfig {
   double norm_epsilon = 1e-5;
   Activation activation = Activation::silu;
   bool tied_head = true;
-  bool attention_bias = false;         ///< q, k, v (Qwen 2)
-  bool output_bias = false;            ///< o projection (Llama with attention_bias)
+  bool attention_bias = false;  ///< q, k, v (Qwen 2)
+  bool output_bias = false;     ///< o projection (Llama with attention_bias)
   bool mlp_bias = false;
-  bool qk_norm = false;                ///< RMS norm over head_dim on q and k before rope (Qwen 3, Gemma 3)
-  bool norm_plus_one = false;          ///< norms multiply by (1 + w). HF Gemma stores w, GGUF stores 1 + w; the loader always hands out 1 + w, so
-                                       ///< nothing downstream adds one; this flag says that config.json/safetensors of this model store w.
-  bool sandwich_norms = false;         ///< Gemma: norms after attention and after MLP too
-  double embedding_scale = 1;          ///< Gemma: sqrt(hidden), rounded as the reference does
-  double attention_scale = 0;          ///< score multiplier; 0 means head_dim^-0.5 (Gemma: query_pre_attn_scalar^-0.5)
-  double attention_softcap = 0;        ///< 0: none
-  double logit_softcap = 0;            ///< 0: none
-  RopeConfig rope;                     ///< full-attention layers
-  RopeConfig local_rope;               ///< sliding layers (Gemma 3: base 10,000)
-  int64_t sliding_window = 0;          ///< 0: none
-  std::vector<bool> sliding;           ///< per layer; empty: none slides
-  std::vector<int64_t> end_tokens;     ///< generation ends on any of these
-  int64_t bos_token = -1;              ///< -1: none
-  std::string name, licence;           ///< for people; may be empty
+  bool qk_norm = false;  ///< RMS norm over head_dim on q and k before rope (Qwen 3, Gemma 3)
+  bool norm_plus_one =
+      false;  ///< norms multiply by (1 + w). HF Gemma stores w, GGUF stores 1 + w; the loader always hands out 1 + w, so
+              ///< nothing downstream adds one; this flag says that config.json/safetensors of this model store w.
+  bool sandwich_norms = false;      ///< Gemma: norms after attention and after MLP too
+  double embedding_scale = 1;       ///< Gemma: sqrt(hidden), rounded as the reference does
+  double attention_scale = 0;       ///< score multiplier; 0 means head_dim^-0.5 (Gemma: query_pre_attn_scalar^-0.5)
+  double attention_softcap = 0;     ///< 0: none
+  double logit_softcap = 0;         ///< 0: none
+  RopeConfig rope;                  ///< full-attention layers
+  RopeConfig local_rope;            ///< sliding layers (Gemma 3: base 10,000)
+  int64_t sliding_window = 0;       ///< 0: none
+  std::vector<bool> sliding;        ///< per layer; empty: none slides
+  std::vector<int64_t> end_tokens;  ///< generation ends on any of these
+  int64_t bos_token = -1;           ///< -1: none
+  std::string name, licence;        ///< for people; may be empty
 
   bool slides(int64_t layer) const { return sliding_window > 0 && !sliding.empty() && sliding[static_cast<size_t>(layer)]; }
-  double score_scale() const;          ///< attention_scale or head_dim^-0.5
+  double score_scale() const;  ///< attention_scale or head_dim^-0.5
 };
 
 /// Parses config.json (and generation_config.json's eos if `generation` is given). Throws FormatError naming file and field.
