@@ -9,18 +9,21 @@ namespace lighten {
 
 /// One row of `lighten data list`.
 struct DataEntry {
-  std::string id;         ///< "smollm2-135m"
-  std::string kind;       ///< "model" or "text"
+  std::string id;    ///< "smollm2-135m"
+  std::string kind;  ///< "model" or "text"
   std::string title;
-  std::string source;     ///< package manager and packages
+  std::string source;  ///< package manager and packages
   std::string licence;
   uint64_t download_bytes;
+  std::string about;  ///< what is in it, for `lighten data show`
+  std::string path;   ///< what data_path() hands out, below the cache folder
 };
 const std::vector<DataEntry>& data_entries();
 const DataEntry* find_data(const std::string& id);
 
-/// Where the data set stands in the cache, as MODEL or --text accept it (a .gguf, a folder). Fetches and builds it if it is not there yet, if `fetch`.
-/// Throws OptionError for an unknown id, FileError if it cannot be had (says what was tried and how to bring one's own).
+/// Where the data set stands in the cache, as MODEL or --text accept it (a .gguf, a folder). Fetches and builds it if it is not
+/// there yet, if `fetch`. Throws OptionError for an unknown id, FileError if it cannot be had (says what was tried and how to
+/// bring one's own).
 fs::path data_path(const std::string& id, bool fetch = true);
 bool data_present(const std::string& id);
 
