@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "lighten/base/half.h"
 #include "lighten/base/threads.h"
@@ -11,16 +12,20 @@ namespace lighten {
 /// Version of the packed layout below; written into light models. A reader refuses others.
 inline constexpr int kLayoutVersion = 1;
 
-enum class PackedZero : uint8_t { symmetric, integer, minimum };  ///< as formats' ZeroKind: w = s (q - 2^(b-1)) | s (q - z) | s q + m
+enum class PackedZero : uint8_t {
+  symmetric,
+  integer,
+  minimum
+};  ///< as formats' ZeroKind: w = s (q - 2^(b-1)) | s (q - z) | s q + m
 
 /// What a weight is. bits 2, 3, 4, 8: packed codes with groups along the inputs; 16 with `bfloat`: f16 or bf16; 32: float.
 struct LinearSpec {
   int bits = 4;
   PackedZero zero = PackedZero::integer;
-  bool bfloat = false;      ///< bits == 16: bfloat16 instead of binary16
-  int64_t rows = 0;         ///< outputs
-  int64_t columns = 0;      ///< inputs
-  int64_t group_size = 0;   ///< 32, 64, 128, ...: any multiple of 32 that divides columns; 0: one group per row (any width)
+  bool bfloat = false;     ///< bits == 16: bfloat16 instead of binary16
+  int64_t rows = 0;        ///< outputs
+  int64_t columns = 0;     ///< inputs
+  int64_t group_size = 0;  ///< 32, 64, 128, ...: any multiple of 32 that divides columns; 0: one group per row (any width)
 };
 
 /// Throws ModelError if the kernels cannot run it (names the numbers and what would do).
@@ -28,24 +33,41 @@ void check(const LinearSpec& spec);
 /// Bytes of the packed weight, a multiple of 64. Zero points are stored in `bits` bits when bits <= 4.
 size_t packed_bytes(const LinearSpec& spec);
 
-/// Codes (one per byte, [rows, columns]), scales [rows, groups], zero points or minimums -> packed layout. `out` holds packed_bytes(), 64-byte aligned.
-void pack_linear(const LinearSpec& spec, const uint8_t* codes, const Half* scales, const uint8_t* zero_points, const Half* minimums,
-                 std::byte* out);
+/// Codes (one per byte, [rows, columns]), scales [rows, groups], zero points or minimums -> packed layout. `out` holds
+/// packed_bytes(), 64-byte aligned.
+void pack_linear(const LinearSpec& spec, const uint8_t* codes, const Half* scales, const uint8_t* zero_points,
+                 const Half* minimums, std::byte* out);
 /// The exact inverse; any output may be null.
-void unpack_linear(const LinearSpec& spec, const std::byte* packed, uint8_t* codes, Half* scales, uint8_t* zero_points, Half* minimums);
+void unpack_linear(const LinearSpec& spec, const std::byte* packed, uint8_t* codes, Half* scales, uint8_t* zero_points,
+                   Half* minimums);
 /// Float weights [rows, columns] -> packed bits == 32 or 16.
 void pack_float(const LinearSpec& spec, const float* weights, std::byte* out);
 
 /// How activations enter the product.
 enum class Arithmetic : uint8_t {
   exact,  ///< float32 activations, float32 accumulation; weights dequantized to float: what tests compare
-  fast,   ///< activations rounded to int8 per block of 32 or 64 inputs (low-bit weights), bf16 where the machine has it (bf16 weights)
+  fast,   ///< activations rounded to int8 per block of 32 or 64 inputs (low-bit weights) or to bf16 (bf16 weights); f16 and f32
+          ///< as exact
 };
 
-/// y[t, r] = sum_c x[t, c] W[r, c] (+ bias[r]) for t < tokens. x [tokens, columns], y [tokens, rows] with row strides `x_stride`, `y_stride` (elements).
-/// Uses current_isa(). Deterministic for a given isa whatever the number of threads.
-void linear(const LinearSpec& spec, const std::byte* packed, const float* x, int64_t x_stride, int64_t tokens, float* y, int64_t y_stride,
-            const float* bias, Arithmetic arithmetic, ThreadPool& pool);
+/// One of several linears that read the same input.
+struct LinearTask {
+  LinearSpec spec;
+  const std::byte* packed = nullptr;
+  float* y = nullptr;
+  int64_t y_stride = 0;
+  const float* bias = nullptr;  ///< [rows] or null
+};
+
+/// linear() for weights that share x (q, k, v; gate, up): the activations are rounded once and one parallel loop does it all.
+/// All have the same columns.
+void linear(std::span<const LinearTask> tasks, const float* x, int64_t x_stride, int64_t tokens, Arithmetic arithmetic,
+            ThreadPool& pool);
+
+/// y[t, r] = sum_c x[t, c] W[r, c] (+ bias[r]) for t < tokens. x [tokens, columns], y [tokens, rows] with row strides
+/// `x_stride`, `y_stride` (elements). Uses current_isa(). Deterministic for a given isa whatever the number of threads.
+void linear(const LinearSpec& spec, const std::byte* packed, const float* x, int64_t x_stride, int64_t tokens, float* y,
+            int64_t y_stride, const float* bias, Arithmetic arithmetic, ThreadPool& pool);
 
 /// Row `row` of the weight in float, [columns]: the embedding lookup.
 void unpack_row(const LinearSpec& spec, const std::byte* packed, int64_t row, float* out);

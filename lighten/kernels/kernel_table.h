@@ -1,0 +1,84 @@
+// The inner loops that exist once per instruction set, as a table of functions; and the one place that chooses a table.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "lighten/base/half.h"
+#include "lighten/kernels/attention.h"
+#include "lighten/kernels/layout.h"
+
+namespace lighten::kernels {
+
+/// Up to `lanes` tokens side by side, rounded to int8 per block: x = scale * q, |q| <= 127.
+struct CodePanel {
+  const int8_t* q;          ///< [chunks][lanes][4]
+  const float* scale;       ///< [blocks][lanes]
+  const float* sum;         ///< [blocks][lanes], scale * sum of the block's q
+  const int32_t* code_sum;  ///< [blocks][lanes], sum of the block's q
+};
+
+/// Queries of neighbouring tokens and of heads that share one key/value head, against keys [key_begin, key_end).
+/// Row (t - token_begin) * head_count + (h - head_begin) of the results belongs to token t and head h.
+struct AttentionPart {
+  const AttentionShape* shape;
+  const float* q;  ///< [tokens, heads, head_dim]
+  KvView cache;
+  int64_t first;  ///< position of token 0
+  int64_t token_begin, token_count;
+  int64_t head_begin, head_count;
+  int64_t key_begin, key_end;
+  float* out;      ///< [rows, head_dim]: sum of exp(s - max) v
+  float* max;      ///< [rows]: the largest score, -infinity if the row sees none of the keys
+  float* sum;      ///< [rows]: sum of exp(s - max)
+  float* scratch;  ///< attention_scratch() floats, 64-byte aligned
+};
+inline constexpr int kAttentionRows = 64;  ///< a part has at most this many rows
+inline constexpr int kAttentionKeys = 64;  ///< and walks over its keys in blocks of this many
+/// q, k^T and v of one block, and its scores.
+inline int64_t attention_scratch(int64_t head_dim) {
+  const int64_t padded = round_up(head_dim, 16);
+  return (kAttentionRows + 2 * kAttentionKeys) * padded + kAttentionRows * kAttentionKeys;
+}
+
+struct KernelTable {
+  int code_lanes;   ///< tokens of a full register tile in multiply_codes
+  int float_lanes;  ///< in multiply_floats and multiply_bfloat16
+
+  /// Per block of 32 or 64: scale = max|x| / 127, q = round to nearest even(x * 127 / max|x|); results at a stride of `lanes`.
+  void (*quantize)(const float* x, int64_t blocks, int block, int lanes, int8_t* q, float* scale, float* sum,
+                   int32_t* code_sum);
+  /// Units -> one code per byte, [chunks][64].
+  void (*expand_codes)(int bits, const uint8_t* units, int64_t n_units, uint8_t* codes);
+  /// scale, offset [blocks][16] with w = scale * q + offset, for blocks [first, first + blocks) of a tile.
+  void (*block_factors)(const Layout& layout, const uint8_t* tile, int64_t first, int64_t blocks, float* scale, float* offset);
+  /// y [lanes][16] += scale * (panel.scale * sum_i codes_i q_i) + offset * panel.sum, block by block. Integer sums are exact.
+  void (*multiply_codes)(int bits, const uint8_t* codes, const float* scale, const float* offset, int block, int64_t blocks,
+                         const CodePanel& panel, int lanes, float* y);
+  /// Columns [first, first + columns) of a tile (first a multiple of 64) in float32, [columns][16].
+  void (*dequantize)(const Layout& layout, const uint8_t* tile, int64_t first, int64_t columns, float* w);
+  /// y [lanes][16] += x [columns][lanes]^T w [columns][16].
+  void (*multiply_floats)(const float* w, const float* x, int64_t columns, int lanes, float* y);
+  /// The same on pairs: x [pairs][lanes][2], w [pairs][16][2]. Null where the machine has no such product.
+  void (*multiply_bfloat16)(const BFloat16* w, const BFloat16* x, int64_t pairs, int lanes, float* y);
+
+  void (*attend)(const AttentionPart& part);
+  void (*rms_norm)(const float* x, const float* weight, float epsilon, int64_t n, int64_t width, float* y);
+  void (*rope)(float* heads, int64_t n_heads, int64_t head_dim, const float* cos, const float* sin);
+  void (*silu_mul)(float* gate, const float* up, int64_t n);
+  void (*gelu_tanh_mul)(float* gate, const float* up, int64_t n);
+  void (*add)(float* out, const float* x, int64_t n);
+  void (*to_half)(const float* x, Half* out, int64_t n);
+  double (*log_sum_exp)(const float* x, int64_t n);
+  int64_t (*argmax)(const float* x, int64_t n);
+};
+
+KernelTable scalar_table();
+#if defined(__x86_64__)
+KernelTable avx2_table();
+KernelTable avx512_table(bool bfloat16);
+#endif
+
+/// The table of current_isa().
+const KernelTable& table();
+
+}  // namespace lighten::kernels

@@ -1,0 +1,274 @@
+// The walk that all linears share: activations are laid out in panels of a few tokens, then (tile of 16 rows) x (block of
+// tokens) is the unit of parallel work. Every output is summed by one thread in one order.
+#include "lighten/kernels/linear.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "lighten/base/error.h"
+#include "lighten/kernels/kernel_table.h"
+
+namespace lighten {
+namespace kernels {
+namespace {
+
+constexpr int64_t kBatchTokens = 512;   // bounds the panels' memory
+constexpr int64_t kBlockTokens = 64;    // tokens that meet one expanded piece of a tile
+constexpr int64_t kCodeColumns = 1024;  // expanded codes stay in the first-level cache: 16 KB
+constexpr int64_t kFloatColumns = 256;  // the same in float
+
+enum class Path : uint8_t { codes, floats, bfloat16, rounded_floats };
+
+Path path_of(const LinearSpec& spec, Arithmetic arithmetic, const KernelTable& kernels) {
+  if (arithmetic == Arithmetic::exact) return Path::floats;
+  if (spec.bits <= 8) return Path::codes;
+  if (spec.bits == 16 && spec.bfloat) return kernels.multiply_bfloat16 ? Path::bfloat16 : Path::rounded_floats;
+  return Path::floats;
+}
+
+/// Memory that is kept between calls, 64-byte aligned.
+class Scratch {
+ public:
+  std::byte* take(size_t bytes) {
+    if (memory_.size() < bytes + 64) memory_.resize(bytes + 64);
+    return memory_.data() + (64 - reinterpret_cast<uintptr_t>(memory_.data()) % 64) % 64;
+  }
+
+ private:
+  std::vector<std::byte> memory_;
+};
+
+/// The activations of a batch: groups of up to `lanes` tokens, interleaved.
+struct Panels {
+  Path path;
+  int lanes;
+  int block;  // codes only
+  int64_t tokens, columns, padded_columns;
+  size_t group_bytes = 0, scale_offset = 0, sum_offset = 0, code_sum_offset = 0;
+  std::byte* memory = nullptr;
+
+  int64_t groups() const { return (tokens + lanes - 1) / lanes; }
+  int lanes_of(int64_t group) const { return static_cast<int>(std::min<int64_t>(lanes, tokens - group * lanes)); }
+  int64_t blocks() const { return padded_columns / block; }
+  std::byte* group(int64_t g) const { return memory + static_cast<size_t>(g) * group_bytes; }
+
+  void set_sizes() {
+    const size_t values = static_cast<size_t>(padded_columns) * static_cast<size_t>(lanes);
+    if (path != Path::codes) {
+      group_bytes = static_cast<size_t>(round_up(static_cast<int64_t>(values * (path == Path::bfloat16 ? 2 : 4)), 64));
+      return;
+    }
+    const size_t factors = static_cast<size_t>(blocks()) * static_cast<size_t>(lanes) * 4;
+    scale_offset = values;
+    sum_offset = scale_offset + factors;
+    code_sum_offset = sum_offset + factors;
+    group_bytes = static_cast<size_t>(round_up(static_cast<int64_t>(code_sum_offset + factors), 64));
+  }
+  CodePanel codes(int64_t g, int64_t first_block) const {
+    const std::byte* at = group(g);
+    const int64_t n = lanes_of(g);
+    return {reinterpret_cast<const int8_t*>(at) + first_block * block * n,
+            reinterpret_cast<const float*>(at + scale_offset) + first_block * n,
+            reinterpret_cast<const float*>(at + sum_offset) + first_block * n,
+            reinterpret_cast<const int32_t*>(at + code_sum_offset) + first_block * n};
+  }
+};
+
+void fill_codes(const Panels& p, int64_t g, const float* x, int64_t stride, const KernelTable& kernels) {
+  std::byte* at = p.group(g);
+  const int n = p.lanes_of(g);
+  std::vector<float> padded;
+  for (int lane = 0; lane < n; ++lane) {
+    const float* row = x + (g * p.lanes + lane) * stride;
+    if (p.columns != p.padded_columns) {
+      padded.assign(static_cast<size_t>(p.padded_columns), 0.0f);
+      std::copy(row, row + p.columns, padded.begin());
+      row = padded.data();
+    }
+    kernels.quantize(row, p.blocks(), p.block, n, reinterpret_cast<int8_t*>(at) + lane * kChunkInputs,
+                     reinterpret_cast<float*>(at + p.scale_offset) + lane, reinterpret_cast<float*>(at + p.sum_offset) + lane,
+                     reinterpret_cast<int32_t*>(at + p.code_sum_offset) + lane);
+  }
+}
+
+void fill_floats(const Panels& p, int64_t g, const float* x, int64_t stride) {
+  const int n = p.lanes_of(g);
+  for (int lane = 0; lane < n; ++lane) {
+    const float* row = x + (g * p.lanes + lane) * stride;
+    if (p.path == Path::bfloat16) {
+      auto* out = reinterpret_cast<BFloat16*>(p.group(g));
+      for (int64_t c = 0; c < p.padded_columns; ++c) {
+        out[(c / 2 * n + lane) * 2 + c % 2] = c < p.columns ? float_to_bfloat16(row[c]) : BFloat16{0};
+      }
+    } else {
+      auto* out = reinterpret_cast<float*>(p.group(g)) + lane;
+      const bool rounded = p.path == Path::rounded_floats;
+      for (int64_t c = 0; c < p.columns; ++c) out[c * n] = rounded ? bfloat16_to_float(float_to_bfloat16(row[c])) : row[c];
+    }
+  }
+}
+
+/// Products of one tile with the tokens of panel groups [g0, g1); y [tokens][16], zeroed.
+void tile_codes(const Layout& l, const uint8_t* tile, const Panels& p, int64_t g0, int64_t g1, const KernelTable& kernels,
+                float* y) {
+  alignas(64) uint8_t codes[kCodeColumns * kTileRows];
+  alignas(64) float scale[kCodeColumns / 32 * kTileRows];
+  alignas(64) float offset[kCodeColumns / 32 * kTileRows];
+  for (int64_t column = 0; column < l.padded_columns; column += kCodeColumns) {
+    const int64_t n = std::min(kCodeColumns, l.padded_columns - column);
+    const int64_t first = column / l.block, blocks = n / l.block;
+    const uint8_t* units = tile + l.unit_offset + static_cast<size_t>(column / kUnitInputs) * l.unit_bytes();
+    kernels.expand_codes(l.bits, units, n / kUnitInputs, codes);
+    kernels.block_factors(l, tile, first, blocks, scale, offset);
+    for (int64_t g = g0; g < g1; ++g) {
+      kernels.multiply_codes(l.bits, codes, scale, offset, l.block, blocks, p.codes(g, first), p.lanes_of(g),
+                             y + (g - g0) * p.lanes * kTileRows);
+    }
+  }
+}
+
+void tile_floats(const Layout& l, const uint8_t* tile, const Panels& p, int64_t g0, int64_t g1, const KernelTable& kernels,
+                 float* y) {
+  alignas(64) float buffer[kFloatColumns * kTileRows];
+  for (int64_t column = 0; column < l.columns; column += kFloatColumns) {
+    const int64_t n = std::min(kFloatColumns, l.columns - column);
+    const float* w = buffer;
+    if (l.bits == 32) {
+      w = reinterpret_cast<const float*>(tile) + column * kTileRows;
+    } else {
+      kernels.dequantize(l, tile, column, n, buffer);
+    }
+    for (int64_t g = g0; g < g1; ++g) {
+      const int lanes = p.lanes_of(g);
+      kernels.multiply_floats(w, reinterpret_cast<const float*>(p.group(g)) + column * lanes, n, lanes,
+                              y + (g - g0) * p.lanes * kTileRows);
+    }
+  }
+}
+
+void tile_bfloat16(const Layout& l, const uint8_t* tile, const Panels& p, int64_t g0, int64_t g1, const KernelTable& kernels,
+                   float* y) {
+  for (int64_t g = g0; g < g1; ++g) {
+    kernels.multiply_bfloat16(reinterpret_cast<const BFloat16*>(tile), reinterpret_cast<const BFloat16*>(p.group(g)),
+                              l.padded_columns / 2, p.lanes_of(g), y + (g - g0) * p.lanes * kTileRows);
+  }
+}
+
+struct Job {
+  LinearTask task;
+  Layout layout;
+  int64_t first_tile;  // in the numbering of all tasks' tiles
+};
+
+void run_tile(const Job& job, int64_t tile, const Panels& p, int64_t g0, int64_t g1, int64_t first_token,
+              const KernelTable& kernels) {
+  alignas(64) float y[kBlockTokens * kTileRows];
+  const int64_t t0 = g0 * p.lanes, t1 = std::min(g1 * p.lanes, p.tokens);
+  std::memset(y, 0, static_cast<size_t>(t1 - t0) * kTileRows * sizeof(float));
+  const Layout& l = job.layout;
+  const uint8_t* at = reinterpret_cast<const uint8_t*>(job.task.packed) + static_cast<size_t>(tile) * l.tile_bytes;
+  if (p.path == Path::codes) {
+    tile_codes(l, at, p, g0, g1, kernels, y);
+  } else if (p.path == Path::bfloat16) {
+    tile_bfloat16(l, at, p, g0, g1, kernels, y);
+  } else {
+    tile_floats(l, at, p, g0, g1, kernels, y);
+  }
+  const int64_t row = tile * kTileRows, rows = std::min<int64_t>(kTileRows, l.rows - row);
+  for (int64_t t = t0; t < t1; ++t) {
+    float* out = job.task.y + (first_token + t) * job.task.y_stride + row;
+    const float* from = y + (t - t0) * kTileRows;
+    if (job.task.bias) {
+      for (int64_t r = 0; r < rows; ++r) out[r] = from[r] + job.task.bias[row + r];
+    } else {
+      for (int64_t r = 0; r < rows; ++r) out[r] = from[r];
+    }
+  }
+}
+
+void run_batch(const std::vector<Job>& jobs, const Panels& p, int64_t first_token, const KernelTable& kernels,
+               ThreadPool& pool) {
+  const int64_t tiles = jobs.back().first_tile + jobs.back().layout.tiles;
+  const int64_t groups_per_block = kBlockTokens / p.lanes;
+  const int64_t token_blocks = (p.groups() + groups_per_block - 1) / groups_per_block;
+  const int64_t items = tiles * token_blocks;
+  const int64_t grain = std::clamp<int64_t>(items / (pool.size() * 6), 1, 32);
+  pool.parallel_for(items, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t g0 = item / tiles * groups_per_block, g1 = std::min(g0 + groups_per_block, p.groups());
+      const int64_t tile = item % tiles;
+      const auto job = std::find_if(jobs.rbegin(), jobs.rend(), [&](const Job& j) { return j.first_tile <= tile; });
+      run_tile(*job, tile - job->first_tile, p, g0, g1, first_token, kernels);
+    }
+  });
+}
+
+/// Tasks whose activations take the same form.
+void run(const std::vector<Job>& jobs, Path path, const float* x, int64_t x_stride, int64_t tokens, const KernelTable& kernels,
+         ThreadPool& pool) {
+  thread_local Scratch scratch;
+  const Layout& l = jobs.front().layout;
+  const int widest = path == Path::codes ? kernels.code_lanes : kernels.float_lanes;
+  for (int64_t first = 0; first < tokens; first += kBatchTokens) {
+    Panels p{.path = path,
+             .lanes = widest,
+             .block = l.block,
+             .tokens = std::min(kBatchTokens, tokens - first),
+             .columns = l.columns,
+             .padded_columns = l.padded_columns};
+    p.lanes = static_cast<int>(std::min<int64_t>(widest, p.tokens));
+    p.set_sizes();
+    p.memory = scratch.take(p.group_bytes * static_cast<size_t>(p.groups()));
+    pool.parallel_for(p.groups(), 2, [&](int64_t begin, int64_t end) {
+      for (int64_t g = begin; g < end; ++g) {
+        if (path == Path::codes) {
+          fill_codes(p, g, x + first * x_stride, x_stride, kernels);
+        } else {
+          fill_floats(p, g, x + first * x_stride, x_stride);
+        }
+      }
+    });
+    run_batch(jobs, p, first, kernels, pool);
+  }
+}
+
+}  // namespace
+}  // namespace kernels
+
+void linear(std::span<const LinearTask> tasks, const float* x, int64_t x_stride, int64_t tokens, Arithmetic arithmetic,
+            ThreadPool& pool) {
+  using namespace kernels;
+  if (tokens <= 0) return;
+  const KernelTable& kernels = table();
+  std::vector<bool> done(tasks.size(), false);
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    if (done[i]) continue;
+    const Path path = path_of(tasks[i].spec, arithmetic, kernels);
+    std::vector<Job> jobs;
+    int64_t tiles = 0;
+    for (size_t j = i; j < tasks.size(); ++j) {
+      if (done[j] || path_of(tasks[j].spec, arithmetic, kernels) != path) continue;
+      check(tasks[j].spec);
+      if (tasks[j].spec.columns != tasks[0].spec.columns) {
+        throw_error<ModelError>("linear: weights with {} and {} inputs cannot share their input", tasks[0].spec.columns,
+                                tasks[j].spec.columns);
+      }
+      const Layout layout = layout_of(tasks[j].spec);
+      if (!jobs.empty() && (layout.block != jobs[0].layout.block || layout.padded_columns != jobs[0].layout.padded_columns))
+        continue;
+      jobs.push_back({tasks[j], layout, tiles});
+      tiles += layout.tiles;
+      done[j] = true;
+    }
+    run(jobs, path, x, x_stride, tokens, kernels, pool);
+  }
+}
+
+void linear(const LinearSpec& spec, const std::byte* packed, const float* x, int64_t x_stride, int64_t tokens, float* y,
+            int64_t y_stride, const float* bias, Arithmetic arithmetic, ThreadPool& pool) {
+  const LinearTask task{spec, packed, y, y_stride, bias};
+  linear(std::span(&task, 1), x, x_stride, tokens, arithmetic, pool);
+}
+
+}  // namespace lighten

@@ -1,0 +1,171 @@
+#include <cstring>
+
+#include "lighten/base/error.h"
+#include "lighten/kernels/kernel_table.h"
+#include "lighten/kernels/layout.h"
+#include "lighten/kernels/linear.h"
+
+namespace lighten {
+
+using kernels::kChunkInputs;
+using kernels::kTileRows;
+using kernels::kUnitInputs;
+using kernels::Layout;
+using kernels::layout_of;
+
+namespace {
+
+uint8_t* bytes_of(std::byte* p) { return reinterpret_cast<uint8_t*>(p); }
+const uint8_t* bytes_of(const std::byte* p) { return reinterpret_cast<const uint8_t*>(p); }
+
+struct Place {
+  int64_t unit;
+  int chunk, lane;
+};
+Place place_of(int row, int64_t column) {
+  const int inside = static_cast<int>(column % kUnitInputs);
+  return {column / kUnitInputs, inside / kChunkInputs, row * kChunkInputs + inside % kChunkInputs};
+}
+
+void store_half(uint8_t* at, Half value) { std::memcpy(at, &value, sizeof(value)); }
+Half load_half(const uint8_t* at) {
+  Half value;
+  std::memcpy(&value, at, sizeof(value));
+  return value;
+}
+
+int rows_of(const Layout& l, int64_t tile) { return static_cast<int>(std::min<int64_t>(kTileRows, l.rows - tile * kTileRows)); }
+
+}  // namespace
+
+void check(const LinearSpec& spec) {
+  constexpr int64_t kLargest = int64_t{1} << 31;
+  if (spec.rows <= 0 || spec.columns <= 0 || spec.rows > kLargest || spec.columns > kLargest) {
+    throw_error<ModelError>("linear: a weight of {} x {} cannot be packed; both sizes must lie in 1 .. 2^31", spec.rows,
+                            spec.columns);
+  }
+  if (spec.bits == 16 || spec.bits == 32) return;
+  if (spec.bits != 2 && spec.bits != 3 && spec.bits != 4 && spec.bits != 8) {
+    throw_error<ModelError>("linear: no kernel for {} bits; 2, 3, 4, 8 (codes), 16 and 32 (floats) would do", spec.bits);
+  }
+  if (spec.zero != PackedZero::symmetric && spec.zero != PackedZero::integer && spec.zero != PackedZero::minimum) {
+    throw_error<ModelError>("linear: unknown kind of zero point {}", static_cast<int>(spec.zero));
+  }
+  if (spec.group_size == 0) return;
+  if (spec.group_size < 0 || spec.group_size % kUnitInputs != 0 || spec.columns % spec.group_size != 0) {
+    throw_error<ModelError>(
+        "linear: no kernel for groups of {} in {} inputs; a multiple of 32 that divides the inputs would do, or 0 (one group "
+        "per row)",
+        spec.group_size, spec.columns);
+  }
+}
+
+size_t packed_bytes(const LinearSpec& spec) {
+  check(spec);
+  const Layout l = layout_of(spec);
+  return static_cast<size_t>(l.tiles) * l.tile_bytes;
+}
+
+void pack_linear(const LinearSpec& spec, const uint8_t* codes, const Half* scales, const uint8_t* zero_points,
+                 const Half* minimums, std::byte* out) {
+  check(spec);
+  if (spec.bits > 8) throw_error<ModelError>("pack_linear: {} bits are floats; use pack_float", spec.bits);
+  const Layout l = layout_of(spec);
+  std::memset(out, 0, static_cast<size_t>(l.tiles) * l.tile_bytes);
+  const auto mask = static_cast<uint8_t>((1 << l.bits) - 1);
+  for (int64_t row = 0; row < l.rows; ++row) {
+    uint8_t* tile = bytes_of(out) + static_cast<size_t>(row / kTileRows) * l.tile_bytes;
+    const int r = static_cast<int>(row % kTileRows);
+    for (int64_t g = 0; g < l.groups; ++g) {
+      const int64_t from = row * l.groups + g;
+      store_half(tile + (g * kTileRows + r) * 2, scales[from]);
+      uint8_t* zeros = tile + l.zero_offset + static_cast<size_t>(g) * l.zero_group_bytes();
+      if (l.zero == PackedZero::integer) kernels::write_zero(l.bits, zeros, r, zero_points[from] & mask);
+      if (l.zero == PackedZero::minimum) store_half(zeros + r * 2, minimums[from]);
+    }
+    for (int64_t column = 0; column < l.columns; ++column) {
+      const Place at = place_of(r, column);
+      uint8_t* unit = tile + l.unit_offset + static_cast<size_t>(at.unit) * l.unit_bytes();
+      kernels::write_code(l.bits, unit, at.chunk, at.lane, codes[row * l.columns + column] & mask);
+    }
+  }
+}
+
+void unpack_linear(const LinearSpec& spec, const std::byte* packed, uint8_t* codes, Half* scales, uint8_t* zero_points,
+                   Half* minimums) {
+  check(spec);
+  if (spec.bits > 8) throw_error<ModelError>("unpack_linear: {} bits are floats; use unpack_row", spec.bits);
+  const Layout l = layout_of(spec);
+  for (int64_t row = 0; row < l.rows; ++row) {
+    const uint8_t* tile = bytes_of(packed) + static_cast<size_t>(row / kTileRows) * l.tile_bytes;
+    const int r = static_cast<int>(row % kTileRows);
+    for (int64_t g = 0; g < l.groups; ++g) {
+      const int64_t to = row * l.groups + g;
+      const uint8_t* zeros = tile + l.zero_offset + static_cast<size_t>(g) * l.zero_group_bytes();
+      if (scales) scales[to] = load_half(tile + (g * kTileRows + r) * 2);
+      if (zero_points && l.zero == PackedZero::integer) zero_points[to] = kernels::read_zero(l.bits, zeros, r);
+      if (minimums && l.zero == PackedZero::minimum) minimums[to] = load_half(zeros + r * 2);
+    }
+    if (!codes) continue;
+    for (int64_t column = 0; column < l.columns; ++column) {
+      const Place at = place_of(r, column);
+      const uint8_t* unit = tile + l.unit_offset + static_cast<size_t>(at.unit) * l.unit_bytes();
+      codes[row * l.columns + column] = kernels::read_code(l.bits, unit, at.chunk, at.lane);
+    }
+  }
+}
+
+void pack_float(const LinearSpec& spec, const float* weights, std::byte* out) {
+  check(spec);
+  if (spec.bits <= 8) throw_error<ModelError>("pack_float: {} bits are codes; use pack_linear", spec.bits);
+  const Layout l = layout_of(spec);
+  std::memset(out, 0, static_cast<size_t>(l.tiles) * l.tile_bytes);
+  for (int64_t tile = 0; tile < l.tiles; ++tile) {
+    std::byte* at = out + static_cast<size_t>(tile) * l.tile_bytes;
+    for (int r = 0; r < rows_of(l, tile); ++r) {
+      const float* row = weights + (tile * kTileRows + r) * l.columns;
+      for (int64_t column = 0; column < l.columns; ++column) {
+        const int64_t i = kernels::float_index(l, r, column);
+        if (l.bits == 32) {
+          reinterpret_cast<float*>(at)[i] = row[column];
+        } else {
+          reinterpret_cast<uint16_t*>(at)[i] = l.bfloat ? float_to_bfloat16(row[column]) : float_to_half(row[column]);
+        }
+      }
+    }
+  }
+}
+
+void unpack_row(const LinearSpec& spec, const std::byte* packed, int64_t row, float* out) {
+  const Layout l = layout_of(spec);
+  const uint8_t* tile = bytes_of(packed) + static_cast<size_t>(row / kTileRows) * l.tile_bytes;
+  const int r = static_cast<int>(row % kTileRows);
+  if (!l.low_bit()) {
+    for (int64_t column = 0; column < l.columns; ++column) {
+      const int64_t i = kernels::float_index(l, r, column);
+      if (l.bits == 32) {
+        std::memcpy(out + column, tile + i * 4, 4);
+      } else {
+        const uint16_t value = load_half(tile + i * 2);
+        out[column] = l.bfloat ? bfloat16_to_float(value) : half_to_float(value);
+      }
+    }
+    return;
+  }
+  for (int64_t column = 0; column < l.columns; ++column) {
+    const int64_t g = column / l.group_columns;
+    const uint8_t* zeros = tile + l.zero_offset + static_cast<size_t>(g) * l.zero_group_bytes();
+    const Place at = place_of(r, column);
+    const int q =
+        kernels::read_code(l.bits, tile + l.unit_offset + static_cast<size_t>(at.unit) * l.unit_bytes(), at.chunk, at.lane);
+    const float scale = half_to_float(load_half(tile + (g * kTileRows + r) * 2));
+    if (l.zero == PackedZero::minimum) {
+      out[column] = scale * static_cast<float>(q) + half_to_float(load_half(zeros + r * 2));
+    } else {
+      const int zero = l.zero == PackedZero::integer ? kernels::read_zero(l.bits, zeros, r) : 1 << (l.bits - 1);
+      out[column] = scale * static_cast<float>(q - zero);
+    }
+  }
+}
+
+}  // namespace lighten
