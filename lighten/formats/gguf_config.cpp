@@ -87,7 +87,7 @@ RopeConfig rope_from_factors(const std::vector<float>& factors, const ModelConfi
     const double turns = rope.original_context * frequency / (2 * std::numbers::pi);
     const double smooth = std::clamp((turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor), 0.0, 1.0);
     const double expected = 1 / ((1 - smooth) / rope.factor + smooth);
-    if (std::fabs(factors[i] - expected) > 1e-3 * expected)
+    if (!(std::fabs(factors[i] - expected) <= 1e-3 * expected))
       throw_error<FormatError>("{}: entry {} is {}, which is not Llama 3's scaling ({}); other factors are not supported",
                                where, i, factors[i], expected);
   }
@@ -174,6 +174,7 @@ ModelConfig gguf_model_config(const GgufFile& file) {
   if (embedding == nullptr || embedding->shape.size() != 2)
     throw_error<FormatError>("{}: tensor token_embd.weight is missing or has not two dimensions", name);
   config.vocab_size = embedding->shape.front();
+  check(config, name);  // before anything is sized by these numbers
   config.tied_head = file.find("output.weight") == nullptr;
   config.attention_bias = file.find("blk.0.attn_q.bias") != nullptr;
   config.output_bias = file.find("blk.0.attn_output.bias") != nullptr;

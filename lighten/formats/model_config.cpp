@@ -42,6 +42,8 @@ void check_rope(const RopeConfig& rope, const std::string& file) {
   check_positive(rope.low_freq_factor, "low_freq_factor", file);
   check_positive(rope.high_freq_factor, "high_freq_factor", file);
   check_positive(rope.original_context, "original_max_position_embeddings", file);
+  if (rope.original_context > 1e12)
+    throw_error<FormatError>("{}: original_max_position_embeddings {} cannot be", file, rope.original_context);
   if (rope.high_freq_factor <= rope.low_freq_factor)
     throw_error<FormatError>("{}: high_freq_factor {} must be above low_freq_factor {}", file, rope.high_freq_factor,
                              rope.low_freq_factor);
@@ -68,6 +70,8 @@ void check(const ModelConfig& config, const std::string& file) {
   check_positive(config.norm_epsilon, "rms_norm_eps", file);
   check_positive(config.embedding_scale, "the embedding scale", file);
   check_positive(config.score_scale(), "the attention scale", file);
+  if (config.score_scale() < 1e-6 || config.score_scale() > 1e6)
+    throw_error<FormatError>("{}: an attention scale of {} cannot be", file, config.score_scale());
   check_rope(config.rope, file);
   check_rope(config.local_rope, file);
   check_tokens(config, file);

@@ -220,6 +220,7 @@ ModelConfig parse_hf_config(const Json& json, const std::string& file, const Jso
   ModelConfig config;
   config.architecture = defaults.architecture;
   parse_sizes(fields, defaults, config);
+  check(config, file);  // before anything is sized by these numbers
   const bool gemma = config.architecture == Architecture::gemma3;
   config.norm_epsilon = fields.number("rms_norm_eps", defaults.epsilon);
   config.activation = gemma ? parse_activation(fields, "hidden_activation", "gelu_pytorch_tanh")
