@@ -15,7 +15,7 @@ constexpr int kColours = 7;
 double text_width(const std::string& text, double size = kFont) {
   size_t characters = 0;
   for (const char c : text) characters += (static_cast<unsigned char>(c) & 0xc0) != 0x80;
-  return 0.56 * size * static_cast<double>(characters);
+  return 0.58 * size * static_cast<double>(characters);
 }
 
 std::string point(double v) { return fmt::format("{:.1f}", v); }
@@ -126,6 +126,8 @@ double legend(std::string& out, const std::vector<Series>& series, Plot::Kind ki
     if (kind == Plot::Kind::bars)
       out += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"12\" height=\"12\" rx=\"2\" class=\"m s{}\"/>\n", point(x),
                          point(y - 6), i % kColours);
+    else if (kind == Plot::Kind::lines)
+      out += fmt::format("<path d=\"M{0} {1}h18\" class=\"line l{2} d{3}\"/>\n", point(x - 3), point(y), i % kColours, i % 4);
     else
       out += marker(x + 6, y, i, series[i].name);
     out += text_at(x + 18, y + 4.5, series[i].name);
@@ -146,33 +148,51 @@ struct Box {
   bool overlaps(const Box& o) const { return x < o.x + o.w && o.x < x + w && y < o.y + o.h && o.y < y + h; }
 };
 
-/// Labels beside their points: each takes the first of eight places where it covers nothing.
-std::string place_labels(const std::vector<std::tuple<double, double, std::string>>& points, double left, double right,
-                         double top, double bottom) {
+/// Labels beside their points: each takes the nearest place where it covers nothing, with a thin line to its point if that is
+/// far; a label that finds no place is left out (the point's tooltip and the legend still name it).
+std::string place_labels(const std::vector<std::tuple<double, double, std::string>>& points, const Box& area) {
   std::vector<Box> taken;
   for (const auto& [x, y, label] : points) taken.push_back({x - 6, y - 6, 12, 12});
   std::string out;
   for (const auto& [x, y, label] : points) {
     if (label.empty()) continue;
-    const double w = text_width(label) + 2, h = kFont + 1;
-    const Box candidates[] = {{x + 8, y - h / 2, w, h},     {x - 8 - w, y - h / 2, w, h}, {x - w / 2, y - 9 - h, w, h},
-                              {x - w / 2, y + 9, w, h},     {x + 6, y - 7 - h, w, h},     {x + 6, y + 7, w, h},
-                              {x - 6 - w, y - 7 - h, w, h}, {x - 6 - w, y + 7, w, h},     {x - w / 2, y - 24 - h, w, h},
-                              {x - w / 2, y + 24, w, h},    {x + 8, y - 20 - h, w, h},    {x + 8, y + 20, w, h}};
-    Box chosen = candidates[0];
-    for (const Box& box : candidates) {
-      const bool inside = box.x >= left && box.x + box.w <= right && box.y >= top && box.y + box.h <= bottom;
-      if (inside && std::none_of(taken.begin(), taken.end(), [&](const Box& t) { return t.overlaps(box); })) {
-        chosen = box;
+    const double w = text_width(label), h = kFont + 2;
+    const auto free = [&](const Box& box) {
+      const bool inside = box.x >= area.x && box.x + w <= area.x + area.w && box.y >= area.y && box.y + h <= area.y + area.h;
+      return inside && std::none_of(taken.begin(), taken.end(), [&](const Box& t) { return t.overlaps(box); });
+    };
+    bool placed = false;
+    for (double distance = 8; distance < 110 && !placed; distance += 7)
+      for (const auto& [dx, dy] :
+           {std::pair{1.0, 0.0}, {-1.0, 0.0}, {0.0, -1.0}, {0.0, 1.0}, {0.8, -0.7}, {0.8, 0.7}, {-0.8, -0.7}, {-0.8, 0.7}}) {
+        // The nearest edge of the box stands `distance` away from the point in direction (dx, dy).
+        const double edge_x = x + dx * distance, edge_y = y + dy * distance;
+        const Box box{dx > 0   ? edge_x
+                      : dx < 0 ? edge_x - w
+                               : x - w / 2,
+                      dy > 0   ? edge_y
+                      : dy < 0 ? edge_y - h
+                               : y - h / 2,
+                      w, h};
+        if (!free(box)) continue;
+        taken.push_back(box);
+        if (distance > 15)
+          out += line_from(x + 6 * dx, y + 6 * dy, dx == 0 ? x : edge_x,
+                           dy == 0  ? y
+                           : dy > 0 ? box.y + 2
+                                    : box.y + h - 2,
+                           "axis");
+        out += text_at(dx > 0   ? box.x
+                       : dx < 0 ? box.x + w
+                                : x,
+                       box.y + h - 4, label,
+                       dx > 0   ? "start"
+                       : dx < 0 ? "end"
+                                : "middle",
+                       "label");
+        placed = true;
         break;
       }
-    }
-    chosen.x = std::clamp(chosen.x, left, std::max(left, right - w));
-    taken.push_back(chosen);
-    const double cx = chosen.x + w / 2, cy = chosen.y + h / 2;
-    if (std::hypot(std::clamp(x, chosen.x, chosen.x + w) - x, std::clamp(y, chosen.y, chosen.y + h) - y) > 14)
-      out += line_from(x, y, std::clamp(x, chosen.x, chosen.x + w), cy < y ? chosen.y + h : chosen.y, "axis");
-    out += text_at(cx, chosen.y + h - 4, label, "middle", "label");
   }
   return out;
 }
@@ -199,7 +219,7 @@ std::string xy_plot(const Plot& plot, double width, const std::string& id) {
   top += 26;
   double tick_width = 0;
   for (const double t : y.ticks) tick_width = std::max(tick_width, text_width(axis_number(t)));
-  const double left = tick_width + 12, right = width - 10, bottom = top + std::clamp(width * 0.5, 200.0, 330.0),
+  const double left = tick_width + 12, right = width - 10, bottom = top + std::clamp(width * 0.45, 250.0, 340.0),
                height = bottom + 46;
   x.from = left;
   x.to = right;
@@ -237,7 +257,7 @@ std::string xy_plot(const Plot& plot, double width, const std::string& id) {
     if (plot.kind == Plot::Kind::lines && !path.empty())
       body += fmt::format("<path d=\"{}\" class=\"line l{} d{}\"/>\n", path, k % kColours, k % 4);
   }
-  body += markers + place_labels(labels, left, right, top, bottom);
+  body += markers + place_labels(labels, {left, top, right - left, bottom - top});
   return opening(plot, width, height, id) + body + "</svg>\n";
 }
 

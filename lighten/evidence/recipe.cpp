@@ -23,9 +23,12 @@ using Clock = std::chrono::steady_clock;
 Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 double number(const Json& json) { return json.is_number() ? json.get<double>() : std::numeric_limits<double>::quiet_NaN(); }
 
+/// Differences from the first value are averaged, so that equal values have exactly that mean and no spread.
 double mean_of(const std::vector<double>& values) {
-  return values.empty() ? std::numeric_limits<double>::quiet_NaN()
-                        : std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+  if (values.empty()) return std::numeric_limits<double>::quiet_NaN();
+  double sum = 0;
+  for (const double v : values) sum += v - values[0];
+  return std::isfinite(sum) ? values[0] + sum / static_cast<double>(values.size()) : values[0] + sum;
 }
 
 double sd_of(const std::vector<double>& values) {
@@ -37,13 +40,21 @@ double sd_of(const std::vector<double>& values) {
 }
 
 /// Four significant digits: enough to compare, few enough to read.
+int decimals_of(double value) {
+  return std::clamp(3 - static_cast<int>(std::floor(std::log10(std::max(std::abs(value), 1e-9)))), 0, 6);
+}
+
 std::string figure(double value) {
   if (!std::isfinite(value)) return "not finite";
   const double size = std::abs(value);
   if (size == 0) return "0";
-  if (size >= 1e6 || size < 1e-4) return fmt::format("{:.3e}", value);
-  const int decimals = std::clamp(3 - static_cast<int>(std::floor(std::log10(size))), 0, 7);
-  return fmt::format("{:.{}f}", value, decimals);
+  return size >= 1e6 || size < 1e-4 ? fmt::format("{:.3e}", value) : fmt::format("{:.{}f}", value, decimals_of(value));
+}
+
+/// "33.18 ± 0.66"; the spread is left out when there is none.
+std::string figure(double mean, double sd) {
+  if (!std::isfinite(sd) || sd == 0 || std::abs(mean) >= 1e6 || std::abs(mean) < 1e-4) return figure(mean);
+  return fmt::format("{} ± {:.{}f}", figure(mean), sd, decimals_of(mean));
 }
 
 std::string processor_name() {
@@ -221,11 +232,8 @@ std::string Bench::State::text() const {
       const auto& values = json.at("arms").at(arm);
       if (!values.contains(metric))
         row.push_back("-");
-      else if (values.at(metric).at("values").size() < 2)
-        row.push_back(figure(number(values.at(metric).at("mean"))));
       else
-        row.push_back(
-            fmt::format("{} ± {}", figure(number(values.at(metric).at("mean"))), figure(number(values.at(metric).at("sd")))));
+        row.push_back(figure(number(values.at(metric).at("mean")), number(values.at(metric).at("sd"))));
     }
     table.row(row);
   }
@@ -260,8 +268,7 @@ Report Bench::State::report() const {
         if (compare) row.push_back("");
         continue;
       }
-      const size_t n = values.at(metric).at("values").size();
-      row.push_back(figure(mean(arm, metric)) + (n > 1 ? " ± " + figure(number(values.at(metric).at("sd"))) : ""));
+      row.push_back(figure(mean(arm, metric), number(values.at(metric).at("sd"))));
       const double base = compare ? mean(baseline, metric) : 0;
       if (compare)
         row.push_back(
