@@ -34,11 +34,14 @@ struct AttentionPart {
 };
 inline constexpr int kAttentionRows = 64;  ///< a part has at most this many rows
 inline constexpr int kAttentionKeys = 64;  ///< and walks over its keys in blocks of this many
-/// q, k^T and v of one block, and its scores.
+/// q, out, k^T, v and scores of one block.
 inline int64_t attention_scratch(int64_t head_dim) {
   const int64_t padded = round_up(head_dim, 16);
-  return (kAttentionRows + 2 * kAttentionKeys) * padded + kAttentionRows * kAttentionKeys;
+  return 2 * (kAttentionRows + kAttentionKeys) * padded + kAttentionRows * kAttentionKeys;
 }
+
+/// Blocks of activations whose largest magnitude is below this become zeros (127 / max would overflow).
+inline constexpr float kSmallestActivation = 1e-30f;
 
 struct KernelTable {
   int code_lanes;   ///< tokens of a full register tile in multiply_codes

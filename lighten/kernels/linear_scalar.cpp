@@ -13,7 +13,7 @@ void quantize(const float* x, int64_t blocks, int block, int lanes, int8_t* q, f
     int32_t largest_bits = 0;  // as integers, so that a NaN wins and poisons the scale
     for (int i = 0; i < block; ++i) largest_bits = std::max(largest_bits, std::bit_cast<int32_t>(x[i]) & 0x7fffffff);
     const auto largest = std::bit_cast<float>(largest_bits);
-    const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+    const float inverse = largest > kSmallestActivation ? 127.0f / largest : 0.0f;
     int32_t total = 0;
     for (int i = 0; i < block; ++i) {
       const float scaled = x[i] * inverse;

@@ -1,0 +1,288 @@
+// Attention and the small operations of a decoder on the sixteen lanes of simd_*.h.
+#pragma once
+#include <utility>
+
+#include "lighten/kernels/kernel_table.h"
+
+namespace lighten::kernels {
+namespace {
+
+inline Floats load_some(const float* p, int64_t n) {
+  if (n >= 16) return load(p);
+  float lanes[16] = {};
+  for (int64_t i = 0; i < n; ++i) lanes[i] = p[i];
+  return load(lanes);
+}
+inline void store_some(float* p, Floats v, int64_t n) {
+  if (n >= 16) return store(p, v);
+  float lanes[16];
+  store(lanes, v);
+  for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
+}
+
+/// e^x: 2^n e^r with |r| <= ln(2)/2 and the series to r^7 (its rest is below 6e-9). 0 below -104, infinity above 88.73, NaN
+/// stays.
+inline Floats exp(Floats x) {
+  x = max(set(-104.0f), min(set(89.0f), x));
+  const Floats n = round(x * set(1.44269504088896341f));
+  const Floats r =
+      fma(n, set(2.12194440e-4f), fma(n, set(-0.693359375f), x));  // ln(2) in two parts, the first exact in products
+  Floats p = set(1.0f / 5040);
+  p = fma(p, r, set(1.0f / 720));
+  p = fma(p, r, set(1.0f / 120));
+  p = fma(p, r, set(1.0f / 24));
+  p = fma(p, r, set(1.0f / 6));
+  p = fma(p, r, set(0.5f));
+  p = fma(p * r, r, r) + set(1.0f);
+  return scale_by_power(p, n);
+}
+inline Floats sigmoid(Floats x) { return set(1.0f) / (set(1.0f) + exp(zeros() - x)); }
+
+/// Below 0.625 a minimax polynomial (Cephes), above it by way of e^2x.
+inline Floats tanh(Floats x) {
+  const Floats magnitude = absolute(x), z = x * x;
+  Floats p = set(-5.70498872745e-3f);
+  p = fma(p, z, set(2.06390887954e-2f));
+  p = fma(p, z, set(-5.37397155531e-2f));
+  p = fma(p, z, set(1.33314422036e-1f));
+  p = fma(p, z, set(-3.33332819422e-1f));
+  const Floats near = fma(p * z, x, x);
+  const Floats far = set(1.0f) - set(2.0f) / (exp(magnitude + magnitude) + set(1.0f));
+  return select(magnitude < set(0.625f), near, with_sign(far, x));
+}
+
+inline void silu_mul(float* gate, const float* up, int64_t n) {
+  for (int64_t i = 0; i < n; i += 16) {
+    const Floats x = load_some(gate + i, n - i);
+    store_some(gate + i, x * sigmoid(x) * load_some(up + i, n - i), n - i);
+  }
+}
+
+inline void gelu_tanh_mul(float* gate, const float* up, int64_t n) {
+  for (int64_t i = 0; i < n; i += 16) {
+    const Floats x = load_some(gate + i, n - i);
+    // (1 + tanh(u)) / 2 = sigmoid(2u), which keeps its digits where tanh is close to -1.
+    const Floats u2 = set(1.5957691216057308f) * fma(set(0.044715f) * x * x, x, x);
+    store_some(gate + i, x * sigmoid(u2) * load_some(up + i, n - i), n - i);
+  }
+}
+
+inline void add(float* out, const float* x, int64_t n) {
+  for (int64_t i = 0; i < n; i += 16) store_some(out + i, load_some(out + i, n - i) + load_some(x + i, n - i), n - i);
+}
+
+inline void to_half(const float* x, Half* out, int64_t n) {
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) store_half(out + i, load(x + i));
+  if (i == n) return;
+  Half lanes[16];
+  store_half(lanes, load_some(x + i, n - i));
+  for (int64_t j = 0; i < n; ++i, ++j) out[i] = lanes[j];
+}
+
+inline void rms_norm(const float* x, const float* weight, float epsilon, int64_t n, int64_t width, float* y) {
+  for (int64_t row = 0; row < n; ++row, x += width, y += width) {
+    Floats squares[2] = {zeros(), zeros()};
+    for (int64_t i = 0; i < width; i += 16) {
+      const Floats v = load_some(x + i, width - i);
+      squares[i / 16 % 2] = fma(v, v, squares[i / 16 % 2]);
+    }
+    const float mean = static_cast<float>(double_sum_of(squares[0] + squares[1]) / static_cast<double>(width));
+    const Floats scale = set(1.0f / __builtin_sqrtf(mean + epsilon));
+    for (int64_t i = 0; i < width; i += 16) {
+      store_some(y + i, load_some(x + i, width - i) * scale * load_some(weight + i, width - i), width - i);
+    }
+  }
+}
+
+inline void rope(float* heads, int64_t n_heads, int64_t head_dim, const float* cos, const float* sin) {
+  const int64_t half = head_dim / 2;
+  for (int64_t h = 0; h < n_heads; ++h, heads += head_dim) {
+    for (int64_t i = 0; i < half; i += 16) {
+      const Floats a = load_some(heads + i, half - i), b = load_some(heads + half + i, half - i);
+      const Floats c = load_some(cos + i, half - i), s = load_some(sin + i, half - i);
+      store_some(heads + i, a * c - b * s, half - i);
+      store_some(heads + half + i, b * c + a * s, half - i);
+    }
+  }
+}
+
+inline float largest_of(const float* x, int64_t n) {
+  Floats largest = set(-__builtin_inff());
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) largest = max(load(x + i), largest);
+  float best = max_of(largest);
+  for (; i < n; ++i) best = x[i] > best ? x[i] : best;
+  return best;
+}
+
+inline int64_t argmax(const float* x, int64_t n) {
+  const float largest = largest_of(x, n);
+  const Floats wanted = set(largest);
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const uint32_t hits = bits_of(load(x + i) == wanted);
+    if (hits) return i + __builtin_ctz(hits);
+  }
+  for (; i < n; ++i) {
+    if (x[i] == largest) return i;
+  }
+  return 0;
+}
+
+inline double log_sum_exp(const float* x, int64_t n) {
+  const float largest = largest_of(x, n);
+  const Floats shift = set(largest);
+  double sum = 0;
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) sum += double_sum_of(exp(load(x + i) - shift));
+  if (i < n) {
+    const Mask valid = lanes_between(0, static_cast<int>(n - i));
+    sum += double_sum_of(select(valid, exp(load_some(x + i, n - i) - shift), zeros()));
+  }
+  return static_cast<double>(largest) + __builtin_log(sum);
+}
+
+/// c [rows][16 n] (+)= a [rows][k] b [k][16 n].
+template <int rows>
+void product_rows(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k, int64_t columns,
+                  bool accumulate, float* c, int64_t c_stride) {
+  for (int64_t column = 0; column < columns; column += 16) {
+    Floats sum[rows];
+    for (int r = 0; r < rows; ++r) sum[r] = accumulate ? load(c + r * c_stride + column) : zeros();
+    for (int64_t i = 0; i < k; ++i) {
+      const Floats v = load(b + i * b_stride + column);
+#pragma GCC unroll 16
+      for (int r = 0; r < rows; ++r) sum[r] = fma(v, spread(a + r * a_stride + i), sum[r]);
+    }
+    for (int r = 0; r < rows; ++r) store(c + r * c_stride + column, sum[r]);
+  }
+}
+using ProductRows = void (*)(const float*, int64_t, const float*, int64_t, int64_t, int64_t, bool, float*, int64_t);
+template <int... n>
+inline ProductRows product_rows_for(int rows, std::integer_sequence<int, n...>) {
+  static constexpr ProductRows functions[] = {product_rows<n + 1>...};
+  return functions[rows - 1];
+}
+inline void product(int64_t rows, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k,
+                    int64_t columns, bool accumulate, float* c, int64_t c_stride) {
+  for (int64_t r = 0; r < rows; r += kFloatLanes) {
+    const int n = rows - r < kFloatLanes ? static_cast<int>(rows - r) : kFloatLanes;
+    product_rows_for(n, std::make_integer_sequence<int, kFloatLanes>{})(a + r * a_stride, a_stride, b, b_stride, k, columns,
+                                                                        accumulate, c + r * c_stride, c_stride);
+  }
+}
+
+/// Sixteen dimensions of one key or value, from either cache.
+inline Floats load_cached(const Half* half, const float* full, int64_t at, int64_t n) {
+  if (full) return load_some(full + at, n);
+  if (n >= 16) return load_half(half + at);
+  Half lanes[16] = {};
+  for (int64_t i = 0; i < n; ++i) lanes[i] = half[at + i];
+  return load_half(lanes);
+}
+
+/// Keys of a block, transposed: [padded head_dim][kAttentionKeys]; missing keys are zero.
+inline void load_keys(const AttentionPart& p, int64_t kv_head, int64_t first_key, int64_t n, float* keys) {
+  const AttentionShape& s = *p.shape;
+  for (int64_t d = 0; d < s.head_dim; d += 16) {
+    for (int64_t j = 0; j < kAttentionKeys; j += 16) {
+      Floats rows[16];
+      for (int64_t i = 0; i < 16; ++i) {
+        const int64_t at = ((first_key + j + i) * s.kv_heads + kv_head) * s.head_dim + d;
+        rows[i] = j + i < n ? load_cached(p.cache.k16, p.cache.k32, at, s.head_dim - d) : zeros();
+      }
+      transpose(rows);
+      for (int64_t i = 0; i < 16; ++i) store(keys + (d + i) * kAttentionKeys + j, rows[i]);
+    }
+  }
+}
+
+inline void load_values(const AttentionPart& p, int64_t kv_head, int64_t first_key, int64_t n, int64_t padded, float* values) {
+  const AttentionShape& s = *p.shape;
+  for (int64_t j = 0; j < n; ++j) {
+    const int64_t at = ((first_key + j) * s.kv_heads + kv_head) * s.head_dim;
+    for (int64_t d = 0; d < s.head_dim; d += 16) {
+      store(values + j * padded + d, load_cached(p.cache.v16, p.cache.v32, at + d, s.head_dim - d));
+    }
+  }
+}
+
+/// One row of scores -> weights exp(s - max), and the row's maximum, sum and output brought to the new maximum. Keys outside
+/// [low, high) are not seen.
+inline void soften(const AttentionShape& s, int64_t low, int64_t high, float* scores, float* out, int64_t padded,
+                   float& largest, float& sum) {
+  constexpr int vectors = kAttentionKeys / 16;
+  Floats x[vectors];
+  Floats top = set(-__builtin_inff());
+  const Floats hidden = top;
+  for (int i = 0; i < vectors; ++i) {
+    x[i] = load(scores + 16 * i) * set(s.scale);
+    if (s.softcap > 0) x[i] = set(s.softcap) * tanh(x[i] / set(s.softcap));
+    if (low > 16 * i || high < 16 * i + 16)
+      x[i] = select(lanes_between(static_cast<int>(low) - 16 * i, static_cast<int>(high) - 16 * i), x[i], hidden);
+    top = max(x[i], top);
+  }
+  const float before = largest, block_top = max_of(top);
+  if (block_top > largest) largest = block_top;
+  const Floats shift = set(largest);
+  Floats total = zeros();
+  for (int i = 0; i < vectors; ++i) {
+    x[i] = exp(x[i] - shift);
+    total = total + x[i];
+    store(scores + 16 * i, x[i]);
+  }
+  if (largest > before) {
+    const Floats shrink = exp(set(before) - shift);
+    float lanes[16];
+    store(lanes, shrink);
+    sum *= lanes[0];
+    for (int64_t d = 0; d < padded; d += 16) store(out + d, load(out + d) * shrink);
+  }
+  sum += sum_of(total);
+}
+
+inline void attend(const AttentionPart& p) {
+  const AttentionShape& s = *p.shape;
+  const int64_t padded = round_up(s.head_dim, 16), rows = p.token_count * p.head_count;
+  const int64_t kv_head = p.head_begin / (s.heads / s.kv_heads);
+  float* q = p.scratch;
+  float* out = q + kAttentionRows * padded;
+  float* keys = out + kAttentionRows * padded;
+  float* values = keys + kAttentionKeys * padded;
+  float* scores = values + kAttentionKeys * padded;
+  for (int64_t row = 0; row < rows; ++row) {
+    const float* from = p.q + ((p.token_begin + row / p.head_count) * s.heads + p.head_begin + row % p.head_count) * s.head_dim;
+    for (int64_t d = 0; d < padded; d += 16) {
+      store(q + row * padded + d, load_some(from + d, s.head_dim - d));
+      store(out + row * padded + d, zeros());
+    }
+    p.max[row] = -__builtin_inff();
+    p.sum[row] = 0;
+  }
+  for (int64_t first_key = p.key_begin; first_key < p.key_end; first_key += kAttentionKeys) {
+    const int64_t n = p.key_end - first_key < kAttentionKeys ? p.key_end - first_key : kAttentionKeys;
+    load_keys(p, kv_head, first_key, n, keys);
+    load_values(p, kv_head, first_key, n, padded, values);
+    product(rows, q, padded, keys, kAttentionKeys, s.head_dim, kAttentionKeys, false, scores, kAttentionKeys);
+    for (int64_t row = 0; row < rows; ++row) {
+      const int64_t position = p.first + p.token_begin + row / p.head_count - first_key;  // relative to the block
+      const int64_t low = s.window > 0 && position - s.window + 1 > 0 ? position - s.window + 1 : 0;
+      const int64_t high = position + 1 < n ? position + 1 : n;
+      float* row_scores = scores + row * kAttentionKeys;
+      if (low < high) {
+        soften(s, low, high, row_scores, out + row * padded, padded, p.max[row], p.sum[row]);
+      } else {
+        for (int i = 0; i < kAttentionKeys; i += 16) store(row_scores + i, zeros());
+      }
+    }
+    product(rows, scores, kAttentionKeys, values, padded, n, padded, true, out, padded);
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t d = 0; d < s.head_dim; d += 16)
+      store_some(p.out + row * s.head_dim + d, load(out + row * padded + d), s.head_dim - d);
+  }
+}
+
+}  // namespace
+}  // namespace lighten::kernels

@@ -1,0 +1,29 @@
+#include "lighten/kernels/simd_avx2.h"
+// The lanes come first: the shared kernels are written on them.
+#include "lighten/kernels/decoder_simd.h"
+#include "lighten/kernels/linear_simd.h"
+
+namespace lighten::kernels {
+
+KernelTable avx2_table() {
+  return {.code_lanes = kCodeLanes,
+          .float_lanes = kFloatLanes,
+          .quantize = quantize,
+          .expand_codes = expand_codes,
+          .block_factors = block_factors,
+          .multiply_codes = multiply_codes_any,
+          .dequantize = dequantize,
+          .multiply_floats = multiply_floats_any,
+          .multiply_bfloat16 = nullptr,
+          .attend = attend,
+          .rms_norm = rms_norm,
+          .rope = rope,
+          .silu_mul = silu_mul,
+          .gelu_tanh_mul = gelu_tanh_mul,
+          .add = add,
+          .to_half = to_half,
+          .log_sum_exp = log_sum_exp,
+          .argmax = argmax};
+}
+
+}  // namespace lighten::kernels

@@ -1,0 +1,75 @@
+// gcc 12 takes the deliberately undefined operands inside its own intrinsics for mistakes.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include "lighten/kernels/simd_avx512.h"
+// The lanes come first: the shared kernels are written on them.
+#include "lighten/kernels/decoder_simd.h"
+#include "lighten/kernels/linear_simd.h"
+
+namespace lighten::kernels {
+namespace {
+
+template <int lanes>
+void multiply_bfloat16(const BFloat16* w, const BFloat16* x, int64_t pairs, float* y) {
+  constexpr int chains = lanes <= 2 ? 4 : lanes <= 4 ? 2 : 1;
+  __m512 sum[lanes][chains];
+  for (int t = 0; t < lanes; ++t) {
+    sum[t][0] = _mm512_loadu_ps(y + t * kTileRows);
+    for (int i = 1; i < chains; ++i) sum[t][i] = _mm512_setzero_ps();
+  }
+  for (int64_t p = 0; p < pairs; p += chains) {
+#pragma GCC unroll 4
+    for (int i = 0; i < chains; ++i) {
+      if (p + i >= pairs) break;
+      const auto v = reinterpret_cast<__m512bh>(_mm512_loadu_si512(w + (p + i) * kTileRows * 2));
+#pragma GCC unroll 16
+      for (int t = 0; t < lanes; ++t) {
+        int32_t two;
+        std::memcpy(&two, x + ((p + i) * lanes + t) * 2, 4);
+        sum[t][i] = _mm512_dpbf16_ps(sum[t][i], v, reinterpret_cast<__m512bh>(_mm512_set1_epi32(two)));
+      }
+    }
+  }
+  for (int t = 0; t < lanes; ++t) {
+    __m512 total = sum[t][0];
+    for (int i = 1; i < chains; ++i) total = _mm512_add_ps(total, sum[t][i]);
+    _mm512_storeu_ps(y + t * kTileRows, total);
+  }
+}
+
+using MultiplyBFloat16 = void (*)(const BFloat16*, const BFloat16*, int64_t, float*);
+template <int... n>
+inline MultiplyBFloat16 multiply_bfloat16_for(int lanes, std::integer_sequence<int, n...>) {
+  static constexpr MultiplyBFloat16 functions[] = {multiply_bfloat16<n + 1>...};
+  return functions[lanes - 1];
+}
+void multiply_bfloat16_any(const BFloat16* w, const BFloat16* x, int64_t pairs, int lanes, float* y) {
+  multiply_bfloat16_for(lanes, std::make_integer_sequence<int, kFloatLanes>{})(w, x, pairs, y);
+}
+
+}  // namespace
+
+KernelTable avx512_table(bool bfloat16) {
+  return {.code_lanes = kCodeLanes,
+          .float_lanes = kFloatLanes,
+          .quantize = quantize,
+          .expand_codes = expand_codes,
+          .block_factors = block_factors,
+          .multiply_codes = multiply_codes_any,
+          .dequantize = dequantize,
+          .multiply_floats = multiply_floats_any,
+          .multiply_bfloat16 = bfloat16 ? multiply_bfloat16_any : nullptr,
+          .attend = attend,
+          .rms_norm = rms_norm,
+          .rope = rope,
+          .silu_mul = silu_mul,
+          .gelu_tanh_mul = gelu_tanh_mul,
+          .add = add,
+          .to_half = to_half,
+          .log_sum_exp = log_sum_exp,
+          .argmax = argmax};
+}
+
+}  // namespace lighten::kernels
