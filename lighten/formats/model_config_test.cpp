@@ -119,7 +119,8 @@ TEST(ModelConfig, NamesFileAndFieldOfWhatIsWrong) {
 
 TEST(JsonFields, RefusesRepeatedKeysDeepNestingAndBrokenText) {
   using formats::parse_json;
-  EXPECT_TRUE(contains(message_of<FormatError>([] { parse_json(R"({"a": {"b": 1, "b": 2}})", "f"); }), "key \"b\" stands twice"));
+  EXPECT_TRUE(
+      contains(message_of<FormatError>([] { parse_json(R"({"a": {"b": 1, "b": 2}})", "f"); }), "key \"b\" stands twice"));
   EXPECT_NO_THROW(parse_json(R"({"a": {"b": 1}, "c": {"b": 2}})", "f"));
   EXPECT_TRUE(contains(message_of<FormatError>([] { parse_json(std::string(100000, '['), "f"); }), "nested deeper"));
   EXPECT_TRUE(contains(message_of<FormatError>([] { parse_json("{\"a\": 1", "f"); }), "f: not valid JSON"));

@@ -71,9 +71,10 @@ TEST(Safetensors, WritesAlignedAndReadsBack) {
   const std::vector<float> a = {1, -2, 3};
   const std::vector<uint16_t> b = {0x3c00, 0xc000};
   for (const size_t alignment : {size_t{1}, size_t{64}, size_t{4096}}) {
-    write_safetensors(folder / "x.safetensors",
-                      {{"b", DType::f16, {1, 2}, std::as_bytes(std::span(b))}, {"a", DType::f32, {3}, std::as_bytes(std::span(a))}},
-                      {{"format", "pt"}}, alignment);
+    write_safetensors(
+        folder / "x.safetensors",
+        {{"b", DType::f16, {1, 2}, std::as_bytes(std::span(b))}, {"a", DType::f32, {3}, std::as_bytes(std::span(a))}},
+        {{"format", "pt"}}, alignment);
     const SafetensorsFile file(folder / "x.safetensors");
     EXPECT_EQ(to_float(file.at("a"), "a"), a);
     EXPECT_EQ(to_float(file.at("b"), "b"), (std::vector<float>{1, -2}));
@@ -81,7 +82,8 @@ TEST(Safetensors, WritesAlignedAndReadsBack) {
     EXPECT_EQ(file.metadata().at("format"), "pt");
     EXPECT_EQ((file.at("b").bytes.data() - file.file().data()) % static_cast<std::ptrdiff_t>(alignment), 0);
   }
-  EXPECT_TRUE(contains(message_of<FormatError>([&] { SafetensorsFile(folder / "x.safetensors").at("c"); }), "tensor c is missing"));
+  EXPECT_TRUE(
+      contains(message_of<FormatError>([&] { SafetensorsFile(folder / "x.safetensors").at("c"); }), "tensor c is missing"));
 }
 
 TEST(Safetensors, RefusesToWriteWhatDoesNotFit) {
@@ -130,7 +132,9 @@ TEST(Safetensors, ReadsShardsAndRefusesAnIndexThatLeavesTheFolder) {
   const std::vector<float> a = {1}, b = {2};
   write_safetensors(folder / "model-1.safetensors", {{"a", DType::f32, {1}, std::as_bytes(std::span(a))}});
   write_safetensors(folder / "model-2.safetensors", {{"b", DType::f32, {1}, std::as_bytes(std::span(b))}});
-  const auto index = [&](const std::string& map) { put(folder / "model.safetensors.index.json", "{\"weight_map\":" + map + "}"); };
+  const auto index = [&](const std::string& map) {
+    put(folder / "model.safetensors.index.json", "{\"weight_map\":" + map + "}");
+  };
   index(R"({"a": "model-1.safetensors", "b": "model-2.safetensors"})");
   const SafetensorsModel model(folder.path());
   EXPECT_EQ(model.shards().size(), 2u);
@@ -142,8 +146,8 @@ TEST(Safetensors, ReadsShardsAndRefusesAnIndexThatLeavesTheFolder) {
     return message_of<Error>([&] { SafetensorsModel broken(folder.path()); });
   };
   put(folder.path().parent_path() / "outside.safetensors", "");
-  for (const char* name : {"../outside.safetensors", "/etc/passwd.safetensors", "a/b.safetensors", "..", "", ".hidden.safetensors",
-                           "model.bin", "a\\\\b.safetensors", "a\\u0000.safetensors"})
+  for (const char* name : {"../outside.safetensors", "/etc/passwd.safetensors", "a/b.safetensors", "..", "",
+                           ".hidden.safetensors", "model.bin", "a\\\\b.safetensors", "a\\u0000.safetensors"})
     EXPECT_TRUE(contains(refused(std::string("{\"a\": \"") + name + "\"}"), "only plain names")) << name;
   fs::remove(folder.path().parent_path() / "outside.safetensors");
   EXPECT_TRUE(contains(refused(R"({"a": 3})"), "only plain names"));

@@ -32,9 +32,11 @@ class TemporaryFolder {
   fs::path path_;
 };
 
-/// Plain and quick: no temporary name, no flush to disk.
+/// Plain and quick: no temporary name, no flush to disk (an old file goes first: file systems flush one that is cut to nothing
+/// and rewritten).
 inline fs::path put(const fs::path& path, const std::string& bytes) {
   fs::create_directories(path.parent_path());
+  fs::remove(path);
   std::ofstream(path, std::ios::binary | std::ios::trunc).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   return path;
 }
