@@ -15,7 +15,8 @@ struct GptqOptions {
   bool mse = false;         ///< range search when a group's grid is found
   bool asymmetric = false;  ///< the target is the float model's output: W is replaced by W + W (C - H)(H + damping)^-1, C =
                             ///< X_float^T X_quantized
-  int passes = 0;           ///< coordinate-descent passes after the sweep
+  double asymmetric_damping = 0.05;  ///< times mean(diag H), of that correction only
+  int passes = 0;                    ///< coordinate-descent passes after the sweep
 };
 OptionList describe(GptqOptions& options);
 
@@ -27,5 +28,8 @@ MethodEntry gptq_method();
 /// One weight on one Hessian (float64): what a block's linears, the head, and other systems call. W is not changed.
 QuantTensor gptq_round(const torch::Tensor& weight, const torch::Tensor& hessian, const GridOptions& grid,
                        const GptqOptions& options = {});
+/// The same with a factor that is shared by several weights.
+QuantTensor gptq_round(const torch::Tensor& weight, const torch::Tensor& hessian, const HessianFactor& factor,
+                       const GridOptions& grid, const GptqOptions& options);
 
 }  // namespace lighten
