@@ -14,9 +14,11 @@ struct ChatMessage {
 enum class ChatFormat { none, chatml, llama3, llama2, gemma };
 ChatFormat detect_chat_format(const std::string& jinja_template);
 
-/// Renders the conversation and opens the assistant's turn if `add_generation_prompt`. SmolLM2's template puts its default system message first when
-/// the conversation brings none; that text is read from the template. Equal to transformers' apply_chat_template for SmolLM2.
-std::string render_chat(const std::string& jinja_template, const std::vector<ChatMessage>& messages, bool add_generation_prompt = true);
+/// Renders the conversation and opens the assistant's turn if `add_generation_prompt`. SmolLM2's template puts its default
+/// system message first when the conversation brings none; that text is read from the template. Equal to transformers'
+/// apply_chat_template for SmolLM2.
+std::string render_chat(const std::string& jinja_template, const std::vector<ChatMessage>& messages,
+                        bool add_generation_prompt = true);
 /// Texts that end the assistant's turn ("<|im_end|>").
 std::vector<std::string> chat_stop_strings(ChatFormat format);
 

@@ -11,8 +11,8 @@
 
 namespace lighten {
 
-/// A trained tokenizer: byte-level BPE (GPT-2, SmolLM, Llama 3, Qwen 2), SentencePiece-style BPE with byte fallback (Gemma, Llama 2) or
-/// WordPiece (BERT). Immutable; safe to use from several threads.
+/// A trained tokenizer: byte-level BPE (GPT-2, SmolLM, Llama 3, Qwen 2), SentencePiece-style BPE with byte fallback (Gemma,
+/// Llama 2) or WordPiece (BERT). Immutable; safe to use from several threads.
 class Tokenizer {
  public:
   /// From a `tokenizer.json` (fast tokenizers of Hugging Face). Throws FormatError that names the missing or wrong field.
@@ -30,13 +30,13 @@ class Tokenizer {
   /// The raw bytes that one id adds when it follows others ("" for skipped special tokens when `skip_special`).
   virtual std::string piece(int32_t id, bool skip_special = false) const = 0;
 
-  virtual int32_t size() const = 0;                              ///< number of ids, added tokens included
-  virtual int32_t id(std::string_view token) const = 0;          ///< -1 if unknown
-  virtual std::string token(int32_t id) const = 0;               ///< as written in the vocabulary
+  virtual int32_t size() const = 0;                      ///< number of ids, added tokens included
+  virtual int32_t id(std::string_view token) const = 0;  ///< -1 if unknown
+  virtual std::string token(int32_t id) const = 0;       ///< as written in the vocabulary
   virtual bool is_special(int32_t id) const = 0;
-  virtual int32_t bos() const = 0;                               ///< -1: none
-  virtual int32_t eos() const = 0;                               ///< -1: none
-  virtual bool adds_bos() const = 0;                             ///< the model expects BOS before a text (Gemma: yes, SmolLM2: no)
+  virtual int32_t bos() const = 0;    ///< -1: none
+  virtual int32_t eos() const = 0;    ///< -1: none
+  virtual bool adds_bos() const = 0;  ///< the model expects BOS before a text (Gemma: yes, SmolLM2: no)
   /// The same tokenizer as a tokenizer.json that from_json and Hugging Face's `tokenizers` read.
   virtual Json to_json() const = 0;
 };
