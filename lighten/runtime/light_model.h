@@ -23,16 +23,18 @@ struct PackedWeight {
 
 LinearSpec linear_spec(const QuantTensor& tensor);  ///< throws ModelError for kinds without a kernel
 void pack(const QuantTensor& tensor, std::byte* out);
-QuantTensor unpack(const PackedWeight& weight);     ///< bits <= 8 only
+QuantTensor unpack(const PackedWeight& weight);  ///< bits <= 8 only
 
-/// Writes a light model piece by piece, so that killed work can be resumed: every piece is one file `<folder>/pieces/<name>.safetensors`, complete or absent.
-/// finish() joins the pieces into model.safetensors, writes config.json (with "lighten": {format_version, layout_version, tensors: {...}, method: {...}}), the
-/// tokenizer's files and chat template, and removes `pieces`.
+/// Writes a light model piece by piece, so that killed work can be resumed: every piece is one file
+/// `<folder>/pieces/<name>.safetensors`, complete or absent. finish() joins the pieces into model.safetensors, writes
+/// config.json (with "lighten": {format_version, layout_version, tensors: {...}, method: {...}}), the tokenizer's files and
+/// chat template, and removes `pieces`.
 class LightWriter {
  public:
   LightWriter(fs::path folder, ModelConfig config);
   bool has_piece(const std::string& piece) const;
-  /// One piece (a block, the head, ...): its quantized weights by tensor name and its float tensors (norms, biases), kept as f32 or rounded to f16.
+  /// One piece (a block, the head, ...): its quantized weights by tensor name and its float tensors (norms, biases), kept as
+  /// f32 or rounded to f16.
   void add_piece(const std::string& piece, const std::map<std::string, QuantTensor>& quantized,
                  const std::map<std::string, std::vector<float>>& floats);
   /// `method`: what was done, with all options, for people and for result files.
@@ -51,13 +53,13 @@ class LightModel {
   const fs::path& path() const;
   const ModelConfig& config() const;
   const Json& method() const;
-  const std::map<std::string, PackedWeight>& packed() const;        ///< by canonical tensor name
-  std::vector<float> read(const std::string& name) const;           ///< any tensor, dequantized to float
+  const std::map<std::string, PackedWeight>& packed() const;  ///< by canonical tensor name
+  std::vector<float> read(const std::string& name) const;     ///< any tensor, dequantized to float
   bool has(const std::string& name) const;
   std::shared_ptr<const Tokenizer> tokenizer() const;
   std::string chat_template() const;
-  uint64_t size_on_disk() const;                                    ///< all files
-  uint64_t tensor_bytes() const;                                    ///< all tensors
+  uint64_t size_on_disk() const;  ///< all files
+  uint64_t tensor_bytes() const;  ///< all tensors
 
  private:
   struct State;

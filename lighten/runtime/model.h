@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "lighten/base/options.h"
 #include "lighten/formats/chat_template.h"
 #include "lighten/formats/model_config.h"
 #include "lighten/formats/tokenizer.h"
@@ -14,12 +15,13 @@
 
 namespace lighten {
 
-/// In-memory form of a model that is not light yet. `native`: GGUF blocks that our kernels express exactly stay low-bit, the rest becomes f16.
+/// In-memory form of a model that is not light yet. `native`: GGUF blocks that our kernels express exactly stay low-bit, the
+/// rest becomes f16.
 enum class FloatStorage : uint8_t { native, f16, bf16, f32 };
 
 struct RuntimeOptions {
-  int threads = 0;            ///< 0: all processors
-  bool exact = false;         ///< float32 activations and KV cache: the mode that tests compare
+  int threads = 0;                              ///< 0: all processors
+  bool exact = false;                           ///< float32 activations and KV cache: the mode that tests compare
   FloatStorage storage = FloatStorage::native;  ///< how weights of a float or GGUF model are kept
 };
 
@@ -37,33 +39,38 @@ class RuntimeModel {
  public:
   /// A light folder, a Hugging Face folder or a .gguf. Throws FileError, FormatError, ModelError.
   static std::unique_ptr<RuntimeModel> load(const fs::path& path, const RuntimeOptions& options = {});
-  /// Random weights of a known shape ("llama-1b", "smollm2-135m"), packed at `bits`/`group_size`, head included: for speed only. bits 16: f16.
-  static std::unique_ptr<RuntimeModel> random(const std::string& shape, int bits, int64_t group_size, const RuntimeOptions& options = {});
+  /// Random weights of a known shape ("llama-1b", "smollm2-135m"), packed at `bits`/`group_size`, head included: for speed
+  /// only. bits 16: f16.
+  static std::unique_ptr<RuntimeModel> random(const std::string& shape, int bits, int64_t group_size,
+                                              const RuntimeOptions& options = {});
   virtual ~RuntimeModel() = default;
 
   virtual const ModelConfig& config() const = 0;
   virtual std::shared_ptr<const Tokenizer> tokenizer() const = 0;  ///< null for random models
   virtual std::string chat_template() const = 0;
-  virtual uint64_t weight_bytes() const = 0;                       ///< packed tensors as they lie in memory
+  virtual uint64_t weight_bytes() const = 0;  ///< packed tensors as they lie in memory
   virtual uint64_t size_on_disk() const = 0;
 
   /// capacity 0: the model's context length, grown as needed.
   virtual std::unique_ptr<KvCache> new_cache(int64_t capacity = 0) const = 0;
-  /// Appends `tokens` to the cache and writes logits of the last `logits_for` of them to `logits` [logits_for, vocab] (0: none).
-  /// Throws OptionError if the context is full or an id is outside the vocabulary.
+  /// Appends `tokens` to the cache and writes logits of the last `logits_for` of them to `logits` [logits_for, vocab] (0:
+  /// none). Throws OptionError if the context is full or an id is outside the vocabulary.
   virtual void forward(KvCache& cache, std::span<const int32_t> tokens, float* logits, int64_t logits_for = 1) = 0;
 };
 
 /// How the next token is chosen. Order: repetition penalty, temperature, top-k, top-p, min-p. temperature 0 is greedy.
 struct SamplingOptions {
   double temperature = 0;
-  int top_k = 0;                    ///< 0: off
-  double top_p = 1;                 ///< 1: off
-  double min_p = 0;                 ///< 0: off
-  double repetition_penalty = 1;    ///< 1: off (CTRL's rule: positive logits divided, negative multiplied)
+  int top_k = 0;                  ///< 0: off
+  double top_p = 1;               ///< 1: off
+  double min_p = 0;               ///< 0: off
+  double repetition_penalty = 1;  ///< 1: off (CTRL's rule: positive logits divided, negative multiplied)
   int repetition_window = 64;
   uint64_t seed = 0;
 };
+
+/// Declared once: flags, validation, --help.
+OptionList describe(SamplingOptions& options);
 
 /// Draws from logits [vocab] (modified in place). `history`: the tokens so far, for the repetition penalty.
 class Sampler {
@@ -79,19 +86,20 @@ class Sampler {
 
 struct GenerateOptions {
   int64_t max_tokens = 256;
-  SamplingOptions sampling;
-  std::vector<std::string> stop;    ///< the text ends before the first of these
-  bool ignore_end = false;          ///< go on past end-of-text
+  SamplingOptions sampling = {};
+  std::vector<std::string> stop =
+      {};  ///< the text ends before the first of these; a special token's text ends it too, though it never shows
+  bool ignore_end = false;  ///< go on past end-of-text
 };
 struct GenerateResult {
   std::string text;
-  std::vector<int32_t> tokens;
-  std::string reason;               ///< "stop", "length", "interrupted"
+  std::vector<int32_t> tokens;  ///< without the end token; the last one is not in the cache yet
+  std::string reason;           ///< "stop", "length", "interrupted"
   int64_t prompt_tokens = 0;
   double prompt_seconds = 0, decode_seconds = 0;
 };
-/// Feeds `prompt` (ids after what the cache holds already) and generates. `on_text` gets text as it becomes complete (never half a character, never a part of a
-/// stop string); returning false stops.
+/// Feeds `prompt` (ids after what the cache holds already) and generates. `on_text` gets text as it becomes complete (never
+/// half a character, never a part of a stop string); returning false stops.
 GenerateResult generate(RuntimeModel& model, KvCache& cache, std::span<const int32_t> prompt, const GenerateOptions& options,
                         const std::function<bool(const std::string&)>& on_text = {});
 

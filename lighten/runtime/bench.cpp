@@ -1,0 +1,109 @@
+#include "lighten/runtime/bench.h"
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <vector>
+
+#include "lighten/base/error.h"
+#include "lighten/base/progress.h"
+#include "lighten/base/random.h"
+#include "lighten/kernels/cpu.h"
+
+namespace lighten {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+Json spread(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t n = values.size();
+  return {{"min", values.front()}, {"median", (values[(n - 1) / 2] + values[n / 2]) / 2}, {"max", values.back()}};
+}
+
+/// Sets the process's peak of memory back to the present use, where the system allows it.
+void reset_peak() { std::ofstream("/proc/self/clear_refs") << "5"; }
+
+double prefill_rate(RuntimeModel& model, std::span<const int32_t> tokens, std::vector<float>& logits) {
+  const std::unique_ptr<KvCache> cache = model.new_cache();
+  const auto start = Clock::now();
+  model.forward(*cache, tokens, logits.data(), 1);
+  return static_cast<double>(tokens.size()) / seconds_since(start);
+}
+
+double decode_rate(RuntimeModel& model, std::span<const int32_t> tokens, std::vector<float>& logits) {
+  const std::unique_ptr<KvCache> cache = model.new_cache();
+  const auto start = Clock::now();
+  for (const int32_t& token : tokens) model.forward(*cache, std::span(&token, 1), logits.data(), 1);
+  return static_cast<double>(tokens.size()) / seconds_since(start);
+}
+
+}  // namespace
+
+OptionList describe(BenchOptions& o) {
+  return {
+      option("random", o.random, any_value(), "random weights of this shape in place of a model: llama-1b or smollm2-135m",
+             "Lighten"),
+      option("bits", o.bits, one_of({2, 3, 4, 8, 16}), "bits of random weights", "Lighten"),
+      option("group-size", o.group_size, range(0, 1 << 20), "group size of random weights; 0: per channel", "Lighten"),
+      option("prefill", o.prefill, range(1, 1e6), "tokens fed at once", "llama-bench's pp512", "tokens"),
+      option("decode", o.decode, range(1, 1e6), "tokens fed one by one", "llama-bench's tg128", "tokens"),
+      option("repeat", o.repeat, range(1, 1000), "timed passes", "llama-bench"),
+      option("threads", o.threads, range(0, 4096), "processors to use; 0: all", "Lighten"),
+      Option("exact", o.exact, "float32 activations and KV cache", "Lighten"),
+  };
+}
+
+Json bench_model(RuntimeModel& model, const BenchOptions& options, double load_seconds) {
+  const int64_t vocab = model.config().vocab_size;
+  Random random(0);
+  std::vector<int32_t> tokens(static_cast<size_t>(std::max(options.prefill, options.decode)));
+  for (int32_t& token : tokens) token = static_cast<int32_t>(random.below(static_cast<uint64_t>(vocab)));
+  const std::span<const int32_t> all(tokens), prompt = all.first(static_cast<size_t>(options.prefill)),
+                                              steps = all.first(static_cast<size_t>(options.decode));
+  std::vector<float> logits(static_cast<size_t>(vocab));
+
+  prefill_rate(model, prompt.first(std::min<size_t>(prompt.size(), 64)), logits);
+  decode_rate(model, steps.first(std::min<size_t>(steps.size(), 8)), logits);
+  std::vector<double> prefill, decode;
+  Progress progress("bench", 2 * options.repeat, "passes");
+  for (int i = 0; i < options.repeat; ++i) {
+    prefill.push_back(prefill_rate(model, prompt, logits));
+    progress.advance(1, fmt::format("prefill {:.0f} tokens/s", prefill.back()));
+    decode.push_back(decode_rate(model, steps, logits));
+    progress.advance(1, fmt::format("decode {:.1f} tokens/s", decode.back()));
+  }
+  progress.finish();
+  return {{"prefill_tokens_per_s", spread(prefill)},
+          {"decode_tokens_per_s", spread(decode)},
+          {"rss_bytes", peak_resident_bytes()},
+          {"weight_bytes", model.weight_bytes()},
+          {"load_seconds", load_seconds},
+          {"prefill", options.prefill},
+          {"decode", options.decode},
+          {"repeat", options.repeat},
+          {"threads", options.threads == 0 ? available_processors() : options.threads},
+          {"exact", options.exact},
+          {"isa", isa_name(current_isa())}};
+}
+
+Json bench(const BenchOptions& options) {
+  BenchOptions checked = options;
+  validate(describe(checked));
+  if (options.model.empty() == options.random.empty()) throw OptionError("give either a model or --random SHAPE");
+  const RuntimeOptions runtime{.threads = options.threads, .exact = options.exact};
+  const auto start = Clock::now();
+  const std::unique_ptr<RuntimeModel> model =
+      options.random.empty() ? RuntimeModel::load(options.model, runtime)
+                             : RuntimeModel::random(options.random, options.bits, options.group_size, runtime);
+  const double load_seconds = seconds_since(start);
+  if (!options.random.empty()) reset_peak();
+  Json json = {{"model", options.random.empty() ? options.model : options.random + " (random weights)"}};
+  if (!options.random.empty()) json.update(Json{{"bits", options.bits}, {"group_size", options.group_size}});
+  json.update(bench_model(*model, options, load_seconds));
+  return json;
+}
+
+}  // namespace lighten

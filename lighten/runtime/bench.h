@@ -1,0 +1,33 @@
+// How fast is it? Prefill, decode, loading and memory of a model, or of a shape with random weights.
+#pragma once
+#include <string>
+
+#include "lighten/base/options.h"
+#include "lighten/runtime/model.h"
+
+namespace lighten {
+
+struct BenchOptions {
+  std::string model = {};   ///< a path, or "" with `random`
+  std::string random = {};  ///< "llama-1b", "smollm2-135m": random weights of this shape
+  int bits = 4;             ///< of random weights
+  int64_t group_size = 64;  ///< of random weights
+  int64_t prefill = 512, decode = 128;
+  int repeat = 5;
+  int threads = 0;
+  bool exact = false;
+};
+/// All but model.
+OptionList describe(BenchOptions& options);
+
+/// Times `prefill` random tokens at once, and `decode` tokens one by one from an empty context, `repeat` times after a short
+/// warm-up.
+/// {"prefill_tokens_per_s": {min, median, max}, "decode_tokens_per_s": {...}, "rss_bytes": peak of the process, mapped pages
+/// included, "weight_bytes", "load_seconds": as given, and the settings}.
+Json bench_model(RuntimeModel& model, const BenchOptions& options, double load_seconds);
+
+/// Loads the model (or makes the random one; then the peak of memory counts from there) and times it. Throws as
+/// RuntimeModel::load.
+Json bench(const BenchOptions& options);
+
+}  // namespace lighten

@@ -1,0 +1,174 @@
+#include "lighten/runtime/chat.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <istream>
+#include <ostream>
+
+#include "lighten/base/error.h"
+#include "lighten/base/progress.h"
+
+namespace lighten {
+namespace {
+
+constexpr int kInterruptedExit = 130;
+
+double rate(double tokens, double seconds) { return seconds > 0 && tokens > 0 ? tokens / seconds : 0; }
+
+/// The first token of an answer comes out of the prompt's own pass.
+double decode_rate(const GenerateResult& r) { return rate(static_cast<double>(r.tokens.size()) - 1, r.decode_seconds); }
+double prompt_rate(const GenerateResult& r) { return rate(static_cast<double>(r.prompt_tokens), r.prompt_seconds); }
+
+Json to_json(const GenerateResult& r) {
+  return {{"text", r.text},
+          {"tokens", r.tokens},
+          {"reason", r.reason},
+          {"prompt_tokens", r.prompt_tokens},
+          {"prompt_seconds", r.prompt_seconds},
+          {"prompt_tokens_per_s", prompt_rate(r)},
+          {"decode_seconds", r.decode_seconds},
+          {"decode_tokens_per_s", decode_rate(r)}};
+}
+
+std::string speed_line(const GenerateResult& r) {
+  return fmt::format("[prompt {} tokens, {:.0f} tokens/s; answer {} tokens, {:.1f} tokens/s; {}]", r.prompt_tokens,
+                     prompt_rate(r), r.tokens.size(), decode_rate(r), r.reason);
+}
+
+void write_json(const RunOptions& options, const Json& json) {
+  if (!options.json.empty()) write_file(options.json, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+GenerateResult say(Conversation& conversation, const std::string& message, std::ostream& out) {
+  const GenerateResult result = conversation.answer(message, [&](const std::string& text) {
+    out << text << std::flush;
+    return out.good();
+  });
+  out << std::endl;
+  info(speed_line(result));
+  return result;
+}
+
+int one_prompt(Conversation& conversation, const RunOptions& options, Json report, std::ostream& out) {
+  const GenerateResult result = say(conversation, *options.prompt, out);
+  report.update(to_json(result));
+  write_json(options, report);
+  return result.reason == "interrupted" ? kInterruptedExit : 0;
+}
+
+int chat(Conversation& conversation, const RunOptions& options, Json report, std::istream& in, std::ostream& out) {
+  const bool terminal = ::isatty(STDIN_FILENO) == 1 && ::isatty(STDERR_FILENO) == 1;
+  if (terminal) info("Type a message; /reset forgets the conversation, /exit (or Ctrl-D) ends it.");
+  report["turns"] = Json::array();
+  std::string line;
+  for (;;) {
+    if (terminal) fmt::print(stderr, "> ");
+    if (!std::getline(in, line) || line == "/exit") break;
+    if (line == "/reset") {
+      conversation.reset();
+      continue;
+    }
+    if (line.empty()) continue;
+    Json turn = {{"message", line}};
+    turn.update(to_json(say(conversation, line, out)));
+    report["turns"].push_back(turn);
+    if (interrupt_requested()) break;
+  }
+  if (terminal) fmt::print(stderr, "\n");
+  write_json(options, report);
+  return interrupt_requested() ? kInterruptedExit : 0;
+}
+
+}  // namespace
+
+OptionList describe(RunOptions& o) {
+  OptionList list = {
+      option("max-tokens", o.max_tokens, range(0, 1e9), "longest answer", "Lighten", "tokens"),
+      option("system", o.system, any_value(), "system message, in place of the one that the chat template brings", "Lighten"),
+      Option("raw", o.raw, "continue the text as it is, without the chat template", "Lighten"),
+  };
+  for (Option& entry : describe(o.sampling)) list.push_back(std::move(entry));
+  list.push_back(Option("ignore-end", o.ignore_end, "go on past the end of the answer", "Lighten"));
+  list.push_back(option("context", o.context, range(0, 1 << 30), "longest conversation; 0: as long as the model allows",
+                        "Lighten", "tokens"));
+  list.push_back(option("threads", o.threads, range(0, 4096), "processors to use; 0: all", "Lighten"));
+  list.push_back(Option("exact", o.exact, "compute with float32 activations and KV cache (slower)", "Lighten"));
+  return list;
+}
+
+Conversation::Conversation(RuntimeModel& model, const RunOptions& options)
+    : model_(model), options_(options), tokenizer_(model.tokenizer()), cache_(model.new_cache(options.context)) {
+  if (!tokenizer_) throw ModelError("the model brings no tokenizer (tokenizer.json), so it cannot read text");
+  if (!options_.raw) template_ = model.chat_template();
+  const ChatFormat format = detect_chat_format(template_);
+  if (format == ChatFormat::none) template_.clear();
+  if (format != ChatFormat::none && !options_.ignore_end)
+    for (std::string& stop : chat_stop_strings(format)) options_.stop.push_back(std::move(stop));
+  reset();
+}
+
+void Conversation::reset() {
+  messages_.clear();
+  if (!options_.system.empty()) messages_.push_back({"system", options_.system});
+}
+
+std::vector<int32_t> Conversation::render() const {
+  std::string text;
+  if (!template_.empty())
+    text = render_chat(template_, messages_);
+  else
+    for (const ChatMessage& message : messages_) text += message.content;
+  std::vector<int32_t> ids = tokenizer_->encode(text);
+  if (tokenizer_->adds_bos() && tokenizer_->bos() >= 0 && (ids.empty() || ids.front() != tokenizer_->bos()))
+    ids.insert(ids.begin(), tokenizer_->bos());
+  return ids;
+}
+
+GenerateResult Conversation::answer(const std::string& message, const std::function<bool(const std::string&)>& on_text) {
+  messages_.push_back({"user", message});
+  std::vector<int32_t> ids = render();
+  const int64_t room = cache_->capacity() - std::min(options_.max_tokens, cache_->capacity() / 4);
+  const size_t first = options_.system.empty() ? 0 : 1;
+  while (static_cast<int64_t>(ids.size()) > room && messages_.size() >= first + 3) {
+    info("the context is full: the oldest exchange is dropped");
+    messages_.erase(messages_.begin() + static_cast<std::ptrdiff_t>(first),
+                    messages_.begin() + static_cast<std::ptrdiff_t>(first) + 2);
+    ids = render();
+  }
+  if (ids.empty()) throw OptionError("the prompt is empty: there is nothing to continue");
+
+  // What the cache holds already need not be computed again; the last id must, for its logits.
+  const auto limit = std::min(cached_.size(), ids.size() - 1);
+  const auto same = static_cast<size_t>(
+      std::mismatch(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(limit), cached_.begin()).first - ids.begin());
+  cache_->truncate(static_cast<int64_t>(same));
+  cached_.resize(same);
+
+  const GenerateOptions how{.max_tokens = options_.max_tokens,
+                            .sampling = options_.sampling,
+                            .stop = options_.stop,
+                            .ignore_end = options_.ignore_end};
+  const GenerateResult result = generate(model_, *cache_, std::span(ids).subspan(same), how, on_text);
+  cached_ = std::move(ids);
+  cached_.insert(cached_.end(), result.tokens.begin(), result.tokens.end());
+  cached_.resize(static_cast<size_t>(cache_->length()));
+  messages_.push_back({"assistant", result.text});
+  return result;
+}
+
+int run_command(const RunOptions& options, std::istream& in, std::ostream& out) {
+  RunOptions checked = options;
+  validate(describe(checked));
+  const auto start = std::chrono::steady_clock::now();
+  const std::unique_ptr<RuntimeModel> model =
+      RuntimeModel::load(options.model, {.threads = options.threads, .exact = options.exact});
+  Conversation conversation(*model, options);
+  const double load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  Json report = {{"model", options.model}, {"load_seconds", load_seconds}, {"weight_bytes", model->weight_bytes()}};
+  return options.prompt ? one_prompt(conversation, options, std::move(report), out)
+                        : chat(conversation, options, std::move(report), in, out);
+}
+
+}  // namespace lighten

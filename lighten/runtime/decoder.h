@@ -1,0 +1,65 @@
+// The decoder's graph on packed weights.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lighten/kernels/attention.h"
+#include "lighten/runtime/decoder_weights.h"
+#include "lighten/runtime/kv_cache.h"
+#include "lighten/runtime/model.h"
+#include "lighten/runtime/rotary.h"
+
+namespace lighten::runtime {
+
+/// What a model brings besides its weights.
+struct Companions {
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::string chat_template;
+  uint64_t size_on_disk = 0;
+};
+
+/// x = embed(ids); for each block: x += o(attention(rope(q(n)), rope(k(n)), v(n))), n = norm(x); x += down(act(gate(n)) *
+/// up(n)), n = norm(x); logits = head(norm(x)). Long inputs go through in chunks, so that the activations of one chunk stay in
+/// the processor's cache.
+class Decoder final : public RuntimeModel {
+ public:
+  Decoder(DecoderWeights weights, Companions companions, bool exact, std::unique_ptr<ThreadPool> pool);
+  const ModelConfig& config() const override { return weights_.config; }
+  std::shared_ptr<const Tokenizer> tokenizer() const override;
+  std::string chat_template() const override { return companions_.chat_template; }
+  uint64_t weight_bytes() const override { return weights_.bytes; }
+  uint64_t size_on_disk() const override { return companions_.size_on_disk; }
+  std::unique_ptr<KvCache> new_cache(int64_t capacity) const override;
+  void forward(KvCache& cache, std::span<const int32_t> tokens, float* logits, int64_t logits_for) override;
+
+  static constexpr int64_t kChunk = 256;  ///< tokens that go through the blocks together
+
+ private:
+  /// Activations of one chunk, each [tokens, width].
+  struct Scratch {
+    std::vector<float> x, h, q, k, v, context, gate, up;
+  };
+  void resize_scratch(int64_t tokens);
+  void chunk(Cache& cache, std::span<const int32_t> tokens, float* logits, int64_t logits_for);
+  void embed(std::span<const int32_t> tokens);
+  void attention_part(const LayerWeights& layer, int64_t index, Cache& cache, int64_t first, int64_t n);
+  void mlp_part(const LayerWeights& layer, int64_t n);
+  void head(int64_t n, float* logits, int64_t logits_for);
+  void multiply(const Matrix& matrix, const std::vector<float>& in, std::vector<float>& out, int64_t n);
+  void normalize(const std::vector<float>& weight, const float* in, float* out, int64_t n);
+  /// x += h, after h's own norm if there is one.
+  void add_residual(const std::vector<float>& out_norm, int64_t n);
+  /// body(t) for every token, in parallel when there are several.
+  template <typename Body>
+  void each_token(int64_t n, const Body& body);
+
+  DecoderWeights weights_;
+  Companions companions_;
+  bool exact_;
+  std::unique_ptr<ThreadPool> pool_;
+  RotaryTable rope_, local_rope_;
+  Scratch scratch_;
+};
+
+}  // namespace lighten::runtime

@@ -1,0 +1,44 @@
+// Everything a decoder multiplies with, wherever it came from: a mapped light model, a float or GGUF model packed in memory,
+// random numbers.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lighten/formats/weights.h"
+#include "lighten/runtime/aligned_bytes.h"
+#include "lighten/runtime/light_model.h"
+#include "lighten/runtime/model.h"
+
+namespace lighten::runtime {
+
+/// y = x W^T + bias
+struct Matrix {
+  PackedWeight weight;
+  std::vector<float> bias;  ///< empty: none
+};
+
+/// One block. Norms hold the multiplier itself.
+struct LayerWeights {
+  Matrix q, k, v, o, gate, up, down;
+  std::vector<float> attention_norm, mlp_norm;          ///< before attention, before the MLP
+  std::vector<float> attention_out_norm, mlp_out_norm;  ///< after them (Gemma); empty: none
+  std::vector<float> q_norm, k_norm;                    ///< [head_dim]; empty: none
+};
+
+struct DecoderWeights {
+  ModelConfig config;
+  PackedWeight embedding, head;  ///< the same bytes when tied
+  std::vector<LayerWeights> layers;
+  std::vector<float> final_norm;
+  uint64_t bytes = 0;                       ///< packed tensors and norms, a tied head once
+  std::vector<AlignedBytes> storage;        ///< what `PackedWeight`s point into, unless a light model
+  std::shared_ptr<const LightModel> light;  ///< keeps the mapping
+};
+
+DecoderWeights map_weights(std::shared_ptr<const LightModel> light);
+DecoderWeights pack_weights(const WeightSource& source, FloatStorage storage, ThreadPool& pool);
+/// Throws OptionError for an unknown shape, bits or group size.
+DecoderWeights random_weights(const std::string& shape, int bits, int64_t group_size, ThreadPool& pool);
+
+}  // namespace lighten::runtime

@@ -1,0 +1,178 @@
+#include "lighten/runtime/light_model.h"
+
+#include <fmt/ranges.h>
+
+#include <mutex>
+#include <set>
+
+#include "lighten/base/error.h"
+#include "lighten/formats/safetensors.h"
+#include "lighten/runtime/light_format.h"
+
+namespace lighten {
+namespace {
+
+Json parse_json_file(const fs::path& path) {
+  const std::string text = read_file(path);
+  Json json = Json::parse(text, nullptr, false);
+  if (json.is_discarded() || !json.is_object())
+    throw_error<FormatError>("{}: this is not a JSON object; write the light model again", path.string());
+  return json;
+}
+
+void check_version(const Json& light, const char* name, int supported, const std::string& file) {
+  const auto found = light.find(name);
+  if (found == light.end() || !found->is_number_integer())
+    throw_error<FormatError>("{}: the field \"lighten.{}\" is missing or not a whole number; write the light model again", file,
+                             name);
+  const int64_t version = found->get<int64_t>();
+  if (version == supported) return;
+  const auto writer = light.find("written_by");
+  throw_error<FormatError>(
+      "{}: lighten.{} is {}, written by {}, but this is lighten {}, which reads {}; quantize the model again{}", file, name,
+      version, writer != light.end() && writer->is_string() ? writer->get<std::string>() : "an unknown version",
+      LIGHTEN_VERSION, supported, version > supported ? " or use the newer Lighten" : "");
+}
+
+std::string shape_text(const std::vector<int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+
+/// The numbers that scale a weight must be finite: one infinite scale silently ruins every answer.
+void check_scales(const PackedWeight& weight, const std::string& where) {
+  if (weight.spec.bits > 8) return;
+  const int64_t groups = weight.spec.group_size == 0 ? 1 : weight.spec.columns / weight.spec.group_size;
+  std::vector<Half> scales(static_cast<size_t>(weight.spec.rows * groups)), minimums;
+  if (weight.spec.zero == PackedZero::minimum) minimums.resize(scales.size());
+  unpack_linear(weight.spec, weight.data, nullptr, scales.data(), nullptr, minimums.empty() ? nullptr : minimums.data());
+  scales.insert(scales.end(), minimums.begin(), minimums.end());
+  for (const Half scale : scales)
+    if ((scale & 0x7c00u) == 0x7c00u)
+      throw_error<FormatError>("{}: a scale is not finite: the file is damaged; write it again", where);
+}
+
+}  // namespace
+
+struct LightModel::State {
+  fs::path folder;
+  ModelConfig config;
+  Json light, method;
+  std::unique_ptr<SafetensorsFile> weights;
+  std::map<std::string, PackedWeight> packed;
+  std::mutex tokenizer_mutex;
+  std::shared_ptr<const Tokenizer> tokenizer;
+
+  std::string where(const std::string& name) const { return weights->file().path().string() + ": tensor " + name; }
+  void open_config();
+  void open_tensors();
+  void open_packed(const std::string& name, const std::vector<int64_t>& shape, const Json& description, const TensorView& view);
+};
+
+void LightModel::State::open_config() {
+  const fs::path path = folder / "config.json";
+  const Json json = parse_json_file(path);
+  const auto found = json.find("lighten");
+  if (found == json.end() || !found->is_object())
+    throw_error<FormatError>("{}: no \"lighten\" entry: this is not a light model; make one with `lighten quantize`",
+                             path.string());
+  light = *found;
+  check_version(light, "format_version", kLightFormatVersion, path.string());
+  check_version(light, "layout_version", kLayoutVersion, path.string());
+  const auto tensors = light.find("tensors");
+  if (tensors == light.end() || !tensors->is_object())
+    throw_error<FormatError>("{}: the field \"lighten.tensors\" is missing; write the light model again", path.string());
+  method = light.value("method", Json::object());
+  config = parse_hf_config(json, path.string());
+}
+
+void LightModel::State::open_packed(const std::string& name, const std::vector<int64_t>& shape, const Json& description,
+                                    const TensorView& view) {
+  const std::string file = (folder / "config.json").string() + ": lighten.tensors." + name;
+  const LinearSpec spec = runtime::spec_from_json(description, file);
+  if (shape != std::vector<int64_t>{spec.rows, spec.columns})
+    throw_error<FormatError>("{}: {} x {} is not the shape {} that the model needs; write the light model again", file,
+                             spec.rows, spec.columns, shape_text(shape));
+  const size_t size = packed_bytes(spec);
+  if (view.dtype != DType::u8 || view.bytes.size() != size)
+    throw_error<FormatError>(
+        "{}: {} bytes of {}, but its description in config.json needs {} bytes of U8; write the light model again", where(name),
+        view.bytes.size(), dtype_name(view.dtype), size);
+  if (reinterpret_cast<uintptr_t>(view.bytes.data()) % 64 != 0)
+    throw_error<FormatError>("{}: it does not start at a multiple of 64 bytes; write the light model again", where(name));
+  const PackedWeight weight{spec, view.bytes.data()};
+  check_scales(weight, where(name));
+  packed.emplace(name, weight);
+}
+
+void LightModel::State::open_tensors() {
+  weights = std::make_unique<SafetensorsFile>(folder / "model.safetensors");
+  const Json& descriptions = light.at("tensors");
+  std::set<std::string> known;
+  for (const TensorShape& expected : expected_tensors(config)) {
+    const std::string& name = expected.name;
+    known.insert(name);
+    const auto found = weights->tensors().find(name);
+    if (found == weights->tensors().end())
+      throw_error<FormatError>("{} is missing; the file is not complete: write the light model again", where(name));
+    const TensorView& view = found->second;
+    const auto description = descriptions.find(name);
+    if (description != descriptions.end()) {
+      open_packed(name, expected.shape, *description, view);
+    } else if (expected.shape.size() == 2) {
+      throw_error<FormatError>("{}: lighten.tensors has no entry for {}; write the light model again",
+                               (folder / "config.json").string(), name);
+    } else if (view.shape != expected.shape || (view.dtype != DType::f32 && view.dtype != DType::f16)) {
+      throw_error<FormatError>("{}: {} {}, but {} F32 (or F16) is needed; write the light model again", where(name),
+                               shape_text(view.shape), dtype_name(view.dtype), shape_text(expected.shape));
+    } else {
+      to_float(view, where(name));  // refuses NaN and infinity
+    }
+  }
+  for (const auto& [name, view] : weights->tensors())
+    if (!known.contains(name))
+      throw_error<FormatError>("{} does not belong to this model; write the light model again", where(name));
+}
+
+LightModel::LightModel(const fs::path& folder) : state_(std::make_unique<State>()) {
+  state_->folder = folder;
+  state_->open_config();
+  state_->open_tensors();
+}
+LightModel::~LightModel() = default;
+
+const fs::path& LightModel::path() const { return state_->folder; }
+const ModelConfig& LightModel::config() const { return state_->config; }
+const Json& LightModel::method() const { return state_->method; }
+const std::map<std::string, PackedWeight>& LightModel::packed() const { return state_->packed; }
+bool LightModel::has(const std::string& name) const { return state_->weights->tensors().contains(name); }
+
+std::vector<float> LightModel::read(const std::string& name) const {
+  const auto found = state_->packed.find(name);
+  if (found == state_->packed.end()) return to_float(state_->weights->at(name), state_->where(name));
+  const LinearSpec& spec = found->second.spec;
+  std::vector<float> values(static_cast<size_t>(spec.rows * spec.columns));
+  for (int64_t row = 0; row < spec.rows; ++row) unpack_row(spec, found->second.data, row, values.data() + row * spec.columns);
+  return values;
+}
+
+std::shared_ptr<const Tokenizer> LightModel::tokenizer() const {
+  const std::lock_guard lock(state_->tokenizer_mutex);
+  if (!state_->tokenizer) state_->tokenizer = Tokenizer::from_file(state_->folder / "tokenizer.json");
+  return state_->tokenizer;
+}
+
+std::string LightModel::chat_template() const {
+  const fs::path path = state_->folder / "tokenizer_config.json";
+  if (!fs::exists(path)) return "";
+  const Json json = parse_json_file(path);
+  const auto found = json.find("chat_template");
+  return found != json.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+uint64_t LightModel::size_on_disk() const { return lighten::size_on_disk(state_->folder); }
+
+uint64_t LightModel::tensor_bytes() const {
+  uint64_t bytes = 0;
+  for (const auto& [name, view] : state_->weights->tensors()) bytes += view.bytes.size();
+  return bytes;
+}
+
+}  // namespace lighten
