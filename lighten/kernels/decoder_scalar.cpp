@@ -110,11 +110,14 @@ int64_t argmax(const float* x, int64_t n) {
 
 KernelTable scalar_table() {
   return {.code_lanes = 4,
+          .packed_lanes = 0,
           .float_lanes = 4,
           .quantize = scalar::quantize,
           .expand_codes = scalar::expand_codes,
           .block_factors = scalar::block_factors,
           .multiply_codes = scalar::multiply_codes,
+
+          .multiply_packed = nullptr,
           .dequantize = scalar::dequantize,
           .multiply_floats = scalar::multiply_floats,
           .multiply_bfloat16 = nullptr,

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "lighten/kernels/kernel_table.h"
+#include "lighten/kernels/unroll.h"
 
 namespace lighten::kernels {
 namespace {
@@ -149,13 +150,12 @@ void product_rows(const float* a, int64_t a_stride, const float* b, int64_t b_st
                   bool accumulate, float* c, int64_t c_stride) {
   for (int64_t column = 0; column < columns; column += 16) {
     Floats sum[rows];
-    for (int r = 0; r < rows; ++r) sum[r] = accumulate ? load(c + r * c_stride + column) : zeros();
+    repeat<rows>([&](auto r) LIGHTEN_INLINE { sum[r] = accumulate ? load(c + r * c_stride + column) : zeros(); });
     for (int64_t i = 0; i < k; ++i) {
       const Floats v = load(b + i * b_stride + column);
-#pragma GCC unroll 16
-      for (int r = 0; r < rows; ++r) sum[r] = fma(v, spread(a + r * a_stride + i), sum[r]);
+      repeat<rows>([&](auto r) LIGHTEN_INLINE { sum[r] = fma(v, spread(a + r * a_stride + i), sum[r]); });
     }
-    for (int r = 0; r < rows; ++r) store(c + r * c_stride + column, sum[r]);
+    repeat<rows>([&](auto r) LIGHTEN_INLINE { store(c + r * c_stride + column, sum[r]); });
   }
 }
 using ProductRows = void (*)(const float*, int64_t, const float*, int64_t, int64_t, int64_t, bool, float*, int64_t);
@@ -216,22 +216,22 @@ inline void soften(const AttentionShape& s, int64_t low, int64_t high, float* sc
   Floats x[vectors];
   Floats top = set(-__builtin_inff());
   const Floats hidden = top;
-  for (int i = 0; i < vectors; ++i) {
+  repeat<vectors>([&](auto i) LIGHTEN_INLINE {
     x[i] = load(scores + 16 * i) * set(s.scale);
     if (s.softcap > 0) x[i] = set(s.softcap) * tanh(x[i] / set(s.softcap));
     if (low > 16 * i || high < 16 * i + 16)
       x[i] = select(lanes_between(static_cast<int>(low) - 16 * i, static_cast<int>(high) - 16 * i), x[i], hidden);
     top = max(x[i], top);
-  }
+  });
   const float before = largest, block_top = max_of(top);
   if (block_top > largest) largest = block_top;
   const Floats shift = set(largest);
   Floats total = zeros();
-  for (int i = 0; i < vectors; ++i) {
-    x[i] = exp(x[i] - shift);
-    total = total + x[i];
-    store(scores + 16 * i, x[i]);
-  }
+  repeat<vectors>([&](auto i) LIGHTEN_INLINE {
+    const Floats e = exp(x[i] - shift);
+    total = total + e;
+    store(scores + 16 * i, e);
+  });
   if (largest > before) {
     const Floats shrink = exp(set(before) - shift);
     float lanes[16];

@@ -44,8 +44,9 @@ inline int64_t attention_scratch(int64_t head_dim) {
 inline constexpr float kSmallestActivation = 1e-30f;
 
 struct KernelTable {
-  int code_lanes;   ///< tokens of a full register tile in multiply_codes
-  int float_lanes;  ///< in multiply_floats and multiply_bfloat16
+  int code_lanes;    ///< tokens of a full register tile in multiply_codes
+  int packed_lanes;  ///< tokens at most in multiply_packed
+  int float_lanes;   ///< in multiply_floats and multiply_bfloat16
 
   /// Per block of 32 or 64: scale = max|x| / 127, q = round to nearest even(x * 127 / max|x|); results at a stride of `lanes`.
   void (*quantize)(const float* x, int64_t blocks, int block, int lanes, int8_t* q, float* scale, float* sum,
@@ -57,6 +58,8 @@ struct KernelTable {
   /// y [lanes][16] += scale * (panel.scale * sum_i codes_i q_i) + offset * panel.sum, block by block. Integer sums are exact.
   void (*multiply_codes)(int bits, const uint8_t* codes, const float* scale, const float* offset, int block, int64_t blocks,
                          const CodePanel& panel, int lanes, float* y);
+  /// block_factors, expand_codes and multiply_codes in one pass over a whole tile, bit for bit the same sums.
+  void (*multiply_packed)(const Layout& layout, const uint8_t* tile, const CodePanel& panel, int lanes, float* y);
   /// Columns [first, first + columns) of a tile (first a multiple of 64) in float32, [columns][16].
   void (*dequantize)(const Layout& layout, const uint8_t* tile, int64_t first, int64_t columns, float* w);
   /// y [lanes][16] += x [columns][lanes]^T w [columns][16].

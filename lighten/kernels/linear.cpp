@@ -112,6 +112,7 @@ void fill_floats(const Panels& p, int64_t g, const float* x, int64_t stride) {
 /// Products of one tile with the tokens of panel groups [g0, g1); y [tokens][16], zeroed.
 void tile_codes(const Layout& l, const uint8_t* tile, const Panels& p, int64_t g0, int64_t g1, const KernelTable& kernels,
                 float* y) {
+  if (p.tokens <= kernels.packed_lanes) return kernels.multiply_packed(l, tile, p.codes(0, 0), static_cast<int>(p.tokens), y);
   alignas(64) uint8_t codes[kCodeColumns * kTileRows];
   alignas(64) float scale[kCodeColumns / 32 * kTileRows];
   alignas(64) float offset[kCodeColumns / 32 * kTileRows];

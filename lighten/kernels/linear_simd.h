@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "lighten/kernels/kernel_table.h"
+#include "lighten/kernels/unroll.h"
 
 namespace lighten::kernels {
 namespace {
@@ -36,40 +37,35 @@ inline void quantize(const float* x, int64_t blocks, int block, int lanes, int8_
   }
 }
 
-template <int bits>
-inline void expand_unit(const uint8_t* unit, uint8_t* codes) {
+/// Calls use(chunk, codes) for the eight chunks of a unit, chunk being a constant.
+template <int bits, class F>
+LIGHTEN_INLINE inline void for_each_chunk(const uint8_t* unit, F use) {
   constexpr uint8_t mask = (1 << bits) - 1;
-  const auto put = [&](int chunk, Bytes v) { store_bytes(codes + chunk * kChunkCodes, v); };
   if constexpr (bits == 8) {
-    for (int p = 0; p < 8; ++p) put(p, load_bytes(unit + 64 * p));
-  } else if constexpr (bits == 4) {
-    for (int p = 0; p < 4; ++p) {
-      const Bytes v = load_bytes(unit + 64 * p);
-      put(2 * p, field<0>(v, mask));
-      put(2 * p + 1, field<4>(v, mask));
-    }
+    repeat<8>([&](auto p) LIGHTEN_INLINE { use(p, load_bytes(unit + 64 * p)); });
   } else if constexpr (bits == 3) {
     const Bytes v[3] = {load_bytes(unit), load_bytes(unit + 64), load_bytes(unit + 128)};
-    for (int p = 0; p < 3; ++p) {
-      put(2 * p, field<0>(v[p], mask));
-      put(2 * p + 1, field<3>(v[p], mask));
-    }
-    put(6, field<6>(v[0], 3) | field<4>(v[2], 4));
-    put(7, field<6>(v[1], 3) | field<5>(v[2], 4));
+    repeat<3>([&](auto p) LIGHTEN_INLINE {
+      use(constant<2 * p>, field<0>(v[p], mask));
+      use(constant<2 * p + 1>, field<3>(v[p], mask));
+    });
+    use(constant<6>, field<6>(v[0], 3) | field<4>(v[2], 4));
+    use(constant<7>, field<6>(v[1], 3) | field<5>(v[2], 4));
   } else {
-    for (int p = 0; p < 2; ++p) {
+    constexpr int per_byte = 8 / bits;
+    repeat<bits>([&](auto p) LIGHTEN_INLINE {
       const Bytes v = load_bytes(unit + 64 * p);
-      put(4 * p, field<0>(v, mask));
-      put(4 * p + 1, field<2>(v, mask));
-      put(4 * p + 2, field<4>(v, mask));
-      put(4 * p + 3, field<6>(v, mask));
-    }
+      repeat<per_byte>([&](auto i) LIGHTEN_INLINE { use(constant<p * per_byte + i>, field<i * bits>(v, mask)); });
+    });
   }
 }
 
 template <int bits>
 inline void expand_units(const uint8_t* units, int64_t n, uint8_t* codes) {
-  for (int64_t u = 0; u < n; ++u) expand_unit<bits>(units + u * 64 * bits, codes + u * kUnitChunks * kChunkCodes);
+  for (int64_t u = 0; u < n; ++u, codes += kUnitChunks * kChunkCodes) {
+    for_each_chunk<bits>(units + u * 64 * bits,
+                         [&](auto chunk, Bytes v) LIGHTEN_INLINE { store_bytes(codes + chunk * kChunkCodes, v); });
+  }
 }
 
 inline void expand_codes(int bits, const uint8_t* units, int64_t n, uint8_t* codes) {
@@ -80,17 +76,25 @@ inline void expand_codes(int bits, const uint8_t* units, int64_t n, uint8_t* cod
 }
 
 /// scale and offset of group g: w = scale * q + offset.
-inline void group_factors(const Layout& l, const uint8_t* tile, int64_t g, Floats& scale, Floats& offset) {
-  const uint8_t* zeros_at = tile + l.zero_offset + static_cast<size_t>(g) * l.zero_group_bytes();
+template <int bits>
+LIGHTEN_INLINE inline void group_factors(const Layout& l, const uint8_t* tile, int64_t g, Floats& scale, Floats& offset) {
   scale = load_half(reinterpret_cast<const Half*>(tile) + g * kTileRows);
+  const uint8_t* at = tile + l.zero_offset;
   if (l.zero == PackedZero::minimum) {
-    offset = load_half(reinterpret_cast<const Half*>(zeros_at));
+    offset = load_half(reinterpret_cast<const Half*>(at) + g * kTileRows);
   } else if (l.zero == PackedZero::symmetric) {
-    offset = scale * set(-static_cast<float>(1 << (l.bits - 1)));
+    offset = scale * set(-static_cast<float>(1 << (bits - 1)));
+  } else if constexpr (bits == 8) {
+    offset = zeros() - scale * to_floats(widen_bytes(at + g * kTileRows));
   } else {
-    const Ints zero = l.bits == 8 ? widen_bytes(zeros_at) : bit_fields(zeros_at, l.bits);
-    offset = zeros() - scale * to_floats(zero);
+    offset = zeros() - scale * to_floats(bit_fields<bits>(at + g * 2 * bits));
   }
+}
+inline void group_factors_any(const Layout& l, const uint8_t* tile, int64_t g, Floats& scale, Floats& offset) {
+  if (l.bits == 2) group_factors<2>(l, tile, g, scale, offset);
+  if (l.bits == 3) group_factors<3>(l, tile, g, scale, offset);
+  if (l.bits == 4) group_factors<4>(l, tile, g, scale, offset);
+  if (l.bits == 8) group_factors<8>(l, tile, g, scale, offset);
 }
 
 inline void block_factors(const Layout& l, const uint8_t* tile, int64_t first, int64_t blocks, float* scale, float* offset) {
@@ -98,11 +102,19 @@ inline void block_factors(const Layout& l, const uint8_t* tile, int64_t first, i
   int64_t known = -1;
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t g = (first + b) * l.block / l.group_columns;
-    if (g != known) group_factors(l, tile, g, s, o);
+    if (g != known) group_factors_any(l, tile, g, s, o);
     known = g;
     store(scale + b * kTileRows, s);
     store(offset + b * kTileRows, o);
   }
+}
+
+/// sum += scale * (panel scale * dot) + offset * panel sum, for block b of lane t.
+template <int bits>
+LIGHTEN_INLINE inline Floats add_block(Floats sum, Dot<bits>& dot, Floats scale, Floats offset, const CodePanel& panel,
+                                       int64_t at) {
+  const Floats d = dot.result(panel.code_sum + at) * spread(panel.scale + at);
+  return fma(offset, spread(panel.sum + at), fma(scale, d, sum));
 }
 
 template <int bits, int lanes>
@@ -113,25 +125,66 @@ void multiply_codes(const uint8_t* codes, const float* scale, const float* offse
   for (int64_t b = 0; b < blocks; ++b) {
     Dot<bits> dot[lanes];
     for (int u = 0; u < units; ++u) {
-#pragma GCC unroll 8
-      for (int chunk = 0; chunk < kUnitChunks; ++chunk) {
-        const typename Dot<bits>::Weights w = Dot<bits>::weights(codes + chunk * kChunkCodes);
-#pragma GCC unroll 16
-        for (int t = 0; t < lanes; ++t) dot[t].add(w, q + (chunk * lanes + t) * kChunkInputs);
-      }
+      repeat<kUnitChunks>([&](auto chunk) LIGHTEN_INLINE {
+        const typename Dot<bits>::Weights w = Dot<bits>::weights(load_bytes(codes + chunk * kChunkCodes));
+        repeat<lanes>([&](auto t) LIGHTEN_INLINE { dot[t].add(w, q + (chunk * lanes + t) * kChunkInputs); });
+      });
       codes += kUnitChunks * kChunkCodes;
       q += kUnitInputs * lanes;
-#pragma GCC unroll 16
-      for (int t = 0; t < lanes; ++t) dot[t].end_unit();
+      repeat<lanes>([&](auto t) LIGHTEN_INLINE { dot[t].end_unit(); });
     }
     const Floats s = load(scale + b * kTileRows), o = load(offset + b * kTileRows);
-#pragma GCC unroll 16
-    for (int t = 0; t < lanes; ++t) {
-      const Floats d = dot[t].result(panel.code_sum + b * lanes + t) * spread(panel.scale + b * lanes + t);
-      const Floats product = fma(s, d, load(y + t * kTileRows));
-      store(y + t * kTileRows, fma(o, spread(panel.sum + b * lanes + t), product));
+    repeat<lanes>([&](auto t) LIGHTEN_INLINE {
+      float* to = y + t * kTileRows;
+      store(to, add_block<bits>(load(to), dot[t], s, o, panel, b * lanes + t));
+    });
+  }
+}
+
+/// The same sums in the same order for a whole tile, straight from its packed units: for a few tokens, where each code is used
+/// a few times only.
+template <int bits, int lanes>
+void multiply_packed(const Layout& l, const uint8_t* tile, const CodePanel& panel, float* y) {
+  const int8_t* q = panel.q;
+  const uint8_t* unit = tile + l.unit_offset;
+  const int units = l.block / kUnitInputs;
+  const int64_t blocks_per_group = l.group_columns / l.block;
+  Floats sum[lanes];
+  repeat<lanes>([&](auto t) LIGHTEN_INLINE { sum[t] = load(y + t * kTileRows); });
+  int64_t at = 0;
+  for (int64_t g = 0; g < l.groups; ++g) {
+    Floats scale, offset;
+    group_factors<bits>(l, tile, g, scale, offset);
+    for (int64_t b = 0; b < blocks_per_group; ++b, at += lanes) {
+      Dot<bits> dot[lanes];
+      for (int u = 0; u < units; ++u) {
+        for_each_chunk<bits>(unit, [&](auto chunk, Bytes v) LIGHTEN_INLINE {
+          const typename Dot<bits>::Weights w = Dot<bits>::weights(v);
+          repeat<lanes>([&](auto t) LIGHTEN_INLINE { dot[t].add(w, q + (chunk * lanes + t) * kChunkInputs); });
+        });
+        unit += 64 * bits;
+        q += kUnitInputs * lanes;
+        repeat<lanes>([&](auto t) LIGHTEN_INLINE { dot[t].end_unit(); });
+      }
+      repeat<lanes>([&](auto t) LIGHTEN_INLINE { sum[t] = add_block<bits>(sum[t], dot[t], scale, offset, panel, at + t); });
     }
   }
+  repeat<lanes>([&](auto t) LIGHTEN_INLINE { store(y + t * kTileRows, sum[t]); });
+}
+
+using MultiplyPacked = void (*)(const Layout&, const uint8_t*, const CodePanel&, float*);
+template <int bits, int... n>
+inline MultiplyPacked multiply_packed_for(int lanes, std::integer_sequence<int, n...>) {
+  static constexpr MultiplyPacked functions[] = {multiply_packed<bits, n + 1>...};
+  return functions[lanes - 1];
+}
+inline void multiply_packed_any(const Layout& l, const uint8_t* tile, const CodePanel& panel, int lanes, float* y) {
+  constexpr std::make_integer_sequence<int, kPackedLanes> all;
+  const MultiplyPacked function = l.bits == 8   ? multiply_packed_for<8>(lanes, all)
+                                  : l.bits == 4 ? multiply_packed_for<4>(lanes, all)
+                                  : l.bits == 3 ? multiply_packed_for<3>(lanes, all)
+                                                : multiply_packed_for<2>(lanes, all);
+  function(l, tile, panel, y);
 }
 
 using MultiplyCodes = void (*)(const uint8_t*, const float*, const float*, int, int64_t, const CodePanel&, float*);
@@ -155,7 +208,7 @@ inline void dequantize_codes(const Layout& l, const uint8_t* tile, int64_t first
   for (int64_t c = 0; c < columns; c += kUnitInputs) {
     const int64_t unit = (first + c) / kUnitInputs;
     expand_codes(l.bits, tile + l.unit_offset + static_cast<size_t>(unit) * l.unit_bytes(), 1, codes);
-    if (c == 0 || (first + c) % l.group_columns == 0) group_factors(l, tile, (first + c) / l.group_columns, scale, offset);
+    if (c == 0 || (first + c) % l.group_columns == 0) group_factors_any(l, tile, (first + c) / l.group_columns, scale, offset);
     const int64_t left = columns - c;
     for (int chunk = 0; chunk < kUnitChunks && chunk * kChunkInputs < left; ++chunk) {
       const Ints four = as_ints(load_bytes(codes + chunk * kChunkCodes)), byte = set(0xff);
@@ -191,29 +244,22 @@ void multiply_floats(const float* w, const float* x, int64_t columns, float* y) 
   constexpr int chains = lanes <= 2   ? 4
                          : lanes <= 4 ? 2
                                       : 1;  // independent sums, so that few tokens do not wait for the latency
-  Floats sum[lanes][chains];
-  for (int t = 0; t < lanes; ++t) {
-    sum[t][0] = load(y + t * kTileRows);
-    for (int i = 1; i < chains; ++i) sum[t][i] = zeros();
-  }
+  Floats sum[lanes * chains];
+  repeat<lanes * chains>([&](auto i) LIGHTEN_INLINE { sum[i] = i < lanes ? load(y + i * kTileRows) : zeros(); });
   int64_t c = 0;
   for (; c + chains <= columns; c += chains) {
-#pragma GCC unroll 4
-    for (int i = 0; i < chains; ++i) {
+    repeat<chains>([&](auto i) LIGHTEN_INLINE {
       const Floats v = load(w + (c + i) * kTileRows);
-#pragma GCC unroll 16
-      for (int t = 0; t < lanes; ++t) sum[t][i] = fma(v, spread(x + (c + i) * lanes + t), sum[t][i]);
-    }
+      repeat<lanes>([&](auto t)
+                        LIGHTEN_INLINE { sum[i * lanes + t] = fma(v, spread(x + (c + i) * lanes + t), sum[i * lanes + t]); });
+    });
   }
   for (; c < columns; ++c) {
     const Floats v = load(w + c * kTileRows);
-    for (int t = 0; t < lanes; ++t) sum[t][0] = fma(v, spread(x + c * lanes + t), sum[t][0]);
+    repeat<lanes>([&](auto t) LIGHTEN_INLINE { sum[t] = fma(v, spread(x + c * lanes + t), sum[t]); });
   }
-  for (int t = 0; t < lanes; ++t) {
-    Floats total = sum[t][0];
-    for (int i = 1; i < chains; ++i) total = total + sum[t][i];
-    store(y + t * kTileRows, total);
-  }
+  repeat<(chains - 1) * lanes>([&](auto i) LIGHTEN_INLINE { sum[i % lanes] = sum[i % lanes] + sum[lanes + i]; });
+  repeat<lanes>([&](auto t) LIGHTEN_INLINE { store(y + t * kTileRows, sum[t]); });
 }
 
 using MultiplyFloats = void (*)(const float*, const float*, int64_t, float*);

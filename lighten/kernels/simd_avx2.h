@@ -25,8 +25,9 @@ struct Mask {
   __m256 a, b;
 };
 
-inline constexpr int kCodeLanes = 4;   // tokens in a register tile of integer products
-inline constexpr int kFloatLanes = 6;  // rows or tokens in a register tile of float products
+inline constexpr int kCodeLanes = 4;    // tokens in a register tile of integer products
+inline constexpr int kPackedLanes = 4;  // tokens that are multiplied straight from packed codes, at most
+inline constexpr int kFloatLanes = 6;   // rows or tokens in a register tile of float products
 
 inline Floats load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 inline void store(float* p, Floats v) {
@@ -139,11 +140,12 @@ inline Ints to_ints(Floats x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_ep
 inline Ints bits_of(Floats x) { return {_mm256_castps_si256(x.a), _mm256_castps_si256(x.b)}; }
 inline Floats from_bits(Ints x) { return {_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)}; }
 /// Lanes 0-7 are the 8 fields of `bits` bits at p, lanes 8-15 those at p + bits. Reads up to p + bits + 4.
-inline Ints bit_fields(const uint8_t* p, int bits) {
+template <int bits>
+inline Ints bit_fields(const uint8_t* p) {
   int32_t low, high;
   std::memcpy(&low, p, 4);
   std::memcpy(&high, p + bits, 4);
-  const __m256i shift = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(bits));
+  const __m256i shift = _mm256_setr_epi32(0, bits, 2 * bits, 3 * bits, 4 * bits, 5 * bits, 6 * bits, 7 * bits);
   const __m256i mask = _mm256_set1_epi32((1 << bits) - 1);
   return {_mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(low), shift), mask),
           _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(high), shift), mask)};
@@ -194,6 +196,9 @@ inline Bytes field(Bytes v, uint8_t mask) {
 inline Bytes operator|(Bytes x, Bytes y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
 inline Ints as_ints(Bytes v) { return {v.a, v.b}; }
 
+/// Left alone, gcc takes the sums of a whole unit apart, computes all products first and spills them.
+inline void keep_order(__m256i& a, __m256i& b) { asm("" : "+x"(a), "+x"(b)); }
+
 /// Sixteen sums of u8 x s8 products, exact. Codes of at most 4 bits: 8 chunks of pair sums fit 16 bits (8 * 2 * 15 * 127 <
 /// 2^15), of 3 bits 16.
 template <int bits>
@@ -205,16 +210,14 @@ struct Dot {
   __m256i pairs_a = _mm256_setzero_si256(), pairs_b = _mm256_setzero_si256();
   __m256i sum_a = _mm256_setzero_si256(), sum_b = _mm256_setzero_si256();
 
-  static Weights weights(const uint8_t* codes) {
-    const Bytes v = load_bytes(codes);
-    return {v.a, v.b};
-  }
+  static Weights weights(Bytes codes) { return {codes.a, codes.b}; }
   void add(const Weights& w, const int8_t* q) {
     int32_t four;
     std::memcpy(&four, q, 4);
     const __m256i x = _mm256_set1_epi32(four);
     pairs_a = _mm256_add_epi16(pairs_a, _mm256_maddubs_epi16(w.a, x));
     pairs_b = _mm256_add_epi16(pairs_b, _mm256_maddubs_epi16(w.b, x));
+    keep_order(pairs_a, pairs_b);
   }
   void end_unit() {
     if constexpr (!kLong) flush();
@@ -239,8 +242,7 @@ struct Dot<8> {
   };
   __m256i sum_a = _mm256_setzero_si256(), sum_b = _mm256_setzero_si256();
 
-  static Weights weights(const uint8_t* codes) {
-    const Bytes v = load_bytes(codes);
+  static Weights weights(Bytes v) {
     const __m256i flip = _mm256_set1_epi8(static_cast<char>(0x80));
     const __m256i a = _mm256_xor_si256(v.a, flip), b = _mm256_xor_si256(v.b, flip);
     return {_mm256_abs_epi8(a), _mm256_abs_epi8(b), a, b};
@@ -251,6 +253,7 @@ struct Dot<8> {
     const __m256i x = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1);
     sum_a = _mm256_add_epi32(sum_a, _mm256_madd_epi16(_mm256_maddubs_epi16(w.magnitude_a, _mm256_sign_epi8(x, w.a)), ones));
     sum_b = _mm256_add_epi32(sum_b, _mm256_madd_epi16(_mm256_maddubs_epi16(w.magnitude_b, _mm256_sign_epi8(x, w.b)), ones));
+    keep_order(sum_a, sum_b);
   }
   void end_unit() {}
   Floats result(const int32_t* code_sum) { return to_floats(Ints{sum_a, sum_b} + set(*code_sum * 128)); }

@@ -24,6 +24,7 @@ struct Mask {
 };
 
 inline constexpr int kCodeLanes = 8;    // tokens in a register tile of integer products
+inline constexpr int kPackedLanes = 4;  // tokens that are multiplied straight from packed codes, at most
 inline constexpr int kFloatLanes = 12;  // rows or tokens in a register tile of float products
 
 inline Floats load(const float* p) { return {_mm512_loadu_ps(p)}; }
@@ -91,12 +92,13 @@ inline Ints to_ints(Floats x) { return {_mm512_cvtps_epi32(x.v)}; }  // to neare
 inline Ints bits_of(Floats x) { return {_mm512_castps_si512(x.v)}; }
 inline Floats from_bits(Ints x) { return {_mm512_castsi512_ps(x.v)}; }
 /// Lanes 0-7 are the 8 fields of `bits` bits at p, lanes 8-15 those at p + bits. Reads up to p + bits + 4.
-inline Ints bit_fields(const uint8_t* p, int bits) {
+template <int bits>
+inline Ints bit_fields(const uint8_t* p) {
   int32_t low, high;
   std::memcpy(&low, p, 4);
   std::memcpy(&high, p + bits, 4);
-  const __m512i eight = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7);
-  const __m512i shift = _mm512_mullo_epi32(eight, _mm512_set1_epi32(bits));
+  const __m512i shift = _mm512_setr_epi32(0, bits, 2 * bits, 3 * bits, 4 * bits, 5 * bits, 6 * bits, 7 * bits, 0, bits,
+                                          2 * bits, 3 * bits, 4 * bits, 5 * bits, 6 * bits, 7 * bits);
   const __m512i both = _mm512_mask_set1_epi32(_mm512_set1_epi32(low), 0xff00, high);
   return {_mm512_and_si512(_mm512_srlv_epi32(both, shift), _mm512_set1_epi32((1 << bits) - 1))};
 }
@@ -128,7 +130,7 @@ struct Dot {
   using Weights = __m512i;
   __m512i sum = _mm512_setzero_si512();
 
-  static Weights weights(const uint8_t* codes) { return _mm512_loadu_si512(codes); }
+  static Weights weights(Bytes codes) { return codes.v; }
   void add(const Weights& w, const int8_t* q) {
     int32_t four;
     std::memcpy(&four, q, 4);

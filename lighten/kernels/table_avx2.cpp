@@ -7,11 +7,13 @@ namespace lighten::kernels {
 
 KernelTable avx2_table() {
   return {.code_lanes = kCodeLanes,
+          .packed_lanes = kPackedLanes,
           .float_lanes = kFloatLanes,
           .quantize = quantize,
           .expand_codes = expand_codes,
           .block_factors = block_factors,
           .multiply_codes = multiply_codes_any,
+          .multiply_packed = multiply_packed_any,
           .dequantize = dequantize,
           .multiply_floats = multiply_floats_any,
           .multiply_bfloat16 = nullptr,

@@ -14,29 +14,22 @@ namespace {
 template <int lanes>
 void multiply_bfloat16(const BFloat16* w, const BFloat16* x, int64_t pairs, float* y) {
   constexpr int chains = lanes <= 2 ? 4 : lanes <= 4 ? 2 : 1;
-  __m512 sum[lanes][chains];
-  for (int t = 0; t < lanes; ++t) {
-    sum[t][0] = _mm512_loadu_ps(y + t * kTileRows);
-    for (int i = 1; i < chains; ++i) sum[t][i] = _mm512_setzero_ps();
-  }
-  for (int64_t p = 0; p < pairs; p += chains) {
-#pragma GCC unroll 4
-    for (int i = 0; i < chains; ++i) {
-      if (p + i >= pairs) break;
-      const auto v = reinterpret_cast<__m512bh>(_mm512_loadu_si512(w + (p + i) * kTileRows * 2));
-#pragma GCC unroll 16
-      for (int t = 0; t < lanes; ++t) {
-        int32_t two;
-        std::memcpy(&two, x + ((p + i) * lanes + t) * 2, 4);
-        sum[t][i] = _mm512_dpbf16_ps(sum[t][i], v, reinterpret_cast<__m512bh>(_mm512_set1_epi32(two)));
-      }
-    }
-  }
-  for (int t = 0; t < lanes; ++t) {
-    __m512 total = sum[t][0];
-    for (int i = 1; i < chains; ++i) total = _mm512_add_ps(total, sum[t][i]);
-    _mm512_storeu_ps(y + t * kTileRows, total);
-  }
+  __m512 sum[lanes * chains];
+  repeat<lanes * chains>([&](auto i)
+                             LIGHTEN_INLINE { sum[i] = i < lanes ? _mm512_loadu_ps(y + i * kTileRows) : _mm512_setzero_ps(); });
+  const auto add_pair = [&](int64_t p, auto i) LIGHTEN_INLINE {
+    const auto v = reinterpret_cast<__m512bh>(_mm512_loadu_si512(w + p * kTileRows * 2));
+    repeat<lanes>([&](auto t) LIGHTEN_INLINE {
+      int32_t two;
+      std::memcpy(&two, x + (p * lanes + t) * 2, 4);
+      sum[i * lanes + t] = _mm512_dpbf16_ps(sum[i * lanes + t], v, reinterpret_cast<__m512bh>(_mm512_set1_epi32(two)));
+    });
+  };
+  int64_t p = 0;
+  for (; p + chains <= pairs; p += chains) repeat<chains>([&](auto i) LIGHTEN_INLINE { add_pair(p + i, i); });
+  for (; p < pairs; ++p) add_pair(p, std::integral_constant<int, 0>{});
+  repeat<(chains - 1) * lanes>([&](auto i) LIGHTEN_INLINE { sum[i % lanes] = _mm512_add_ps(sum[i % lanes], sum[lanes + i]); });
+  repeat<lanes>([&](auto t) LIGHTEN_INLINE { _mm512_storeu_ps(y + t * kTileRows, sum[t]); });
 }
 
 using MultiplyBFloat16 = void (*)(const BFloat16*, const BFloat16*, int64_t, float*);
@@ -53,11 +46,13 @@ void multiply_bfloat16_any(const BFloat16* w, const BFloat16* x, int64_t pairs, 
 
 KernelTable avx512_table(bool bfloat16) {
   return {.code_lanes = kCodeLanes,
+          .packed_lanes = kPackedLanes,
           .float_lanes = kFloatLanes,
           .quantize = quantize,
           .expand_codes = expand_codes,
           .block_factors = block_factors,
           .multiply_codes = multiply_codes_any,
+          .multiply_packed = multiply_packed_any,
           .dequantize = dequantize,
           .multiply_floats = multiply_floats_any,
           .multiply_bfloat16 = bfloat16 ? multiply_bfloat16_any : nullptr,
