@@ -197,11 +197,13 @@ def main():
             models[name] = type(model).from_pretrained(folder / name, dtype=torch.float32, attn_implementation="eager").eval()
             ids = torch.randint(0, SMALL["vocab_size"], (300,), generator=generator)
             jobs.append({"name": name, "model": str(folder / name), "ids": ids.tolist()})
+        text = arguments.text.read_bytes()[: 16 * TOKENS].decode(errors="ignore")  # more than enough for 512 tokens
+        (folder / "text.txt").write_text(text)
         for name, (_, path) in REAL.items():
             if arguments.only not in name:
                 continue
             if path.exists():
-                jobs.append({"name": name, "model": str(path), "text": str(arguments.text.resolve()), "tokens": TOKENS})
+                jobs.append({"name": name, "model": str(path), "text": str(folder / "text.txt"), "tokens": TOKENS})
             else:
                 print(f"skip    {name}: not fetched (lighten data get {name})")
         run_cpp(folder, jobs)
