@@ -132,6 +132,16 @@ std::vector<MethodEntry> parse_method(const std::string& text) {
   return chosen;
 }
 
+std::optional<MethodOptions> method_options(const std::string& name) {
+  for (MethodEntry& method : methods())
+    if (method.name == name) return MethodOptions{method.options, method.described};
+  return std::nullopt;
+}
+
+void set_torch_threads(int threads) {
+  if (threads > 0) torch::set_num_threads(threads);
+}
+
 std::string run_recipe(const std::string& id, RecipeSize size, uint64_t seed, const fs::path& folder, int threads) {
   const SystemEntry& system = system_of(id);
   if (!system.recipe) {
@@ -142,6 +152,7 @@ std::string run_recipe(const std::string& id, RecipeSize size, uint64_t seed, co
                              system.baseline ? "of its own: as a baseline it is measured in the recipes of others" : "yet",
                              known.empty() ? "none yet" : known);
   }
+  set_torch_threads(threads);
   Bench bench(id, system.recipe->claim, size, seed, folder, threads);
   bench.version("torch", TORCH_VERSION);
   system.recipe->run(bench);

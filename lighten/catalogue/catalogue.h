@@ -1,46 +1,17 @@
-// The explicit table of the 77 systems and of the baselines, and the runner of their recipes.
+// The explicit tables: systems (systems.h), and the methods that `--method` accepts.
 #pragma once
-#include <functional>
-#include <optional>
 #include <string>
 #include <vector>
 
+#include "lighten/catalogue/systems.h"
 #include "lighten/compress/method.h"
-#include "lighten/evidence/recipe.h"
 
 namespace lighten {
-
-struct SystemEntry {
-  std::string id;       ///< "awq"
-  std::string title;    ///< "AWQ: Activation-aware Weight Quantization for ..."
-  std::string family;   ///< "quantization"
-  std::string summary;  ///< one line: what it is for
-  std::string command;  ///< how a user calls it on own input; "" while not implemented
-  std::optional<Recipe> recipe;
-  bool implemented = false;  ///< the table holds a recipe and a function
-  bool baseline = false;     ///< rtn, gptq: listed apart
-  std::string name;          ///< "AWQ"
-};
-/// The 77 in order of family, then the baselines.
-const std::vector<SystemEntry>& systems();
-const SystemEntry* find_system(const std::string& id);
-/// Throws OptionError with the nearest id.
-const SystemEntry& system_of(const std::string& id);
-/// The families in the order of the table.
-std::vector<std::string> families();
-
-/// The committed result.json of a system's last full run, looked for from the program's folder and the working folder upwards
-/// (lighten/systems/FAMILY/ID/result.json) and in ../share/lighten of an installation. Nothing if there is none.
-std::optional<Json> committed_result(const SystemEntry& system);
 
 /// The methods that `--method` accepts, each with fresh default options.
 std::vector<std::string> method_names();
 /// "awq+gptq" -> entries in order. Throws OptionError with the nearest name; a transform must stand before a rounding, at most
 /// one of each.
 std::vector<MethodEntry> parse_method(const std::string& text);
-
-/// Runs the recipe into `folder` and returns the table and the claims as text. Throws OptionError if the system has none (names
-/// those that have).
-std::string run_recipe(const std::string& id, RecipeSize size, uint64_t seed, const fs::path& folder, int threads);
 
 }  // namespace lighten

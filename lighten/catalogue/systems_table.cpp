@@ -1,5 +1,7 @@
 #include "lighten/catalogue/systems_table.h"
 
+#include "lighten/systems/quantization/awq/recipe.h"
+
 namespace lighten {
 
 // clang-format off
@@ -8,7 +10,8 @@ const std::vector<SystemRow>& systems_table() {
     // quantization
     {"awq", "AWQ", "AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration", "quantization",
      "weights at 3 or 4 bits; scales up the few input channels that matter before rounding",
-     "lighten quantize MODEL --method awq --bits 4 --group-size 64 --calib TEXT -o OUT" /*, awq_recipe */},
+     "lighten quantize MODEL --method awq --bits 4 --group-size 64 --calib TEXT -o OUT",
+     awq_recipe},
     {"adadim", "AdaDim / per-IC", "Rethinking Channel Dimensions to Isolate Outliers for Low-bit Weight Quantization of Large Language Models", "quantization",
      "chooses for each linear whether groups run along inputs or outputs, so that activation outliers stay isolated"},
     {"finequant", "FineQuant", "FineQuant: Unlocking Efficiency with Fine-Grained Weight-Only Quantization for LLMs", "quantization",

@@ -1,0 +1,48 @@
+// lighten bench: prefill, decode, loading and memory of a model, or of a shape with random weights.
+#include <iostream>
+
+#include "lighten/apps/lighten/verbs.h"
+#include "lighten/base/error.h"
+#include "lighten/base/progress.h"
+#include "lighten/base/table.h"
+#include "lighten/data/packages.h"
+#include "lighten/runtime/bench.h"
+
+namespace lighten {
+
+Verb bench_verb(CLI::App& root) {
+  Verb verb =
+      make_verb(root, "bench", "measures prefill and decode speed, memory and loading",
+                "  lighten bench out/light\n"
+                "  lighten bench smollm2-135m --prefill 256 --decode 64 --repeat 3 --json speed.json\n"
+                "  lighten bench --random llama-1b --bits 4 --group-size 32       speed at a shape, without its weights\n");
+  auto options = std::make_shared<BenchOptions>();
+  verb.app->add_option("MODEL", options->model, "folder, .gguf or data id; none with --random");
+  bind_options(*verb.app, describe(*options));
+  verb.run = [options, common = verb.common] {
+    if (options->model.empty() == options->random.empty())
+      throw OptionError("bench needs a MODEL or --random SHAPE (one of them)");
+    if (!options->model.empty()) options->model = resolve_model(options->model).string();
+    options->threads = common->threads;
+    const Json json = bench(*options);
+    Table table({"", "median", "min", "max"});
+    const auto rate = [&](const std::string& name, const char* key) {
+      const Json& spread = json.at(key);
+      table.row({name, fmt::format("{:.1f}", spread.at("median").get<double>()),
+                 fmt::format("{:.1f}", spread.at("min").get<double>()), fmt::format("{:.1f}", spread.at("max").get<double>())});
+    };
+    rate(fmt::format("prefill of {}, tokens/s", options->prefill), "prefill_tokens_per_s");
+    rate(fmt::format("decode of {}, tokens/s", options->decode), "decode_tokens_per_s");
+    std::cout << table.text() << "\n";
+    Table facts({"", ""});
+    facts.row({"weights", human_bytes(json.at("weight_bytes").get<double>())});
+    facts.row({"peak memory", human_bytes(json.at("rss_bytes").get<double>())});
+    facts.row({"loading", fmt::format("{:.2f} s", json.at("load_seconds").get<double>())});
+    std::cout << facts.text();
+    write_json(*common, json);
+    return 0;
+  };
+  return verb;
+}
+
+}  // namespace lighten

@@ -1,0 +1,104 @@
+// lighten: makes machine learning light. One subcommand a verb; see --help of each.
+#include <iostream>
+#include <new>
+
+#include "lighten/apps/lighten/verbs.h"
+#include "lighten/base/error.h"
+#include "lighten/base/progress.h"
+#include "lighten/catalogue/systems.h"
+
+namespace {
+
+using namespace lighten;
+
+constexpr const char* kExamples = R"(
+Examples:
+  lighten quantize smollm2-135m --method awq --bits 4 --calib prose -o out/light
+  lighten eval out/light --against smollm2-135m --text prose
+  lighten run out/light -p "Explain what a hash table is."
+
+A MODEL is a folder (Hugging Face or light), a .gguf file, or an id of `lighten data list`.
+)";
+
+int fail(const std::string& sentence, int exit_code) {
+  std::cout.flush();
+  fmt::print(stderr, "lighten: {}\n", sentence);
+  return exit_code;
+}
+
+/// Throws OptionError for the first flag that the verb does not have, with the nearest one: the parser's own message names
+/// none.
+void check_flags(const CLI::App& app, int argc, char** argv) {
+  std::vector<std::string> known = {"--help"};
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
+  for (int i = 2; i < argc; ++i) {
+    std::string flag = argv[i];
+    if (flag == "--") return;
+    if (!flag.starts_with("--")) continue;
+    flag = flag.substr(0, flag.find('='));
+    if (std::find(known.begin(), known.end(), flag) != known.end()) continue;
+    const std::string nearest = nearest_name(flag, known);
+    throw_error<OptionError>("unknown option '{}' of lighten {}{} (see lighten {} --help)", flag, app.get_name(),
+                             nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest), app.get_name());
+  }
+}
+
+int run(int argc, char** argv) {
+  CLI::App root("Lighten makes machine learning models light: quantizes, measures, runs.", "lighten");
+  root.set_version_flag("--version", std::string("lighten ") + LIGHTEN_VERSION);
+  root.footer(kExamples);
+  root.require_subcommand(0, 1);
+  root.get_formatter()->column_width(34);
+  const std::string asked = argc > 1 ? argv[1] : "";
+  const bool quantize = asked == "quantize";
+  const std::vector<Verb> verbs = {quantize_verb(root, quantize ? argc : 0, argv),
+                                   eval_verb(root),
+                                   run_verb(root),
+                                   inspect_verb(root),
+                                   tokenize_verb(root),
+                                   bench_verb(root),
+                                   systems_verb(root),
+                                   data_verb(root),
+                                   reproduce_verb(root),
+                                   demo_verb(root)};
+  const Verb* chosen = nullptr;
+  std::vector<std::string> names;
+  for (const Verb& verb : verbs) {
+    names.push_back(verb.app->get_name());
+    if (names.back() == asked) chosen = &verb;
+  }
+  if (asked.empty()) {
+    std::cout << root.help();
+    return 2;
+  }
+  if (!chosen && !asked.starts_with("-")) throw OptionError(unknown_name_message("command", asked, names));
+  try {
+    if (chosen) check_flags(*chosen->app, argc, argv);
+    root.parse(argc, argv);
+  } catch (const CLI::Success& success) {
+    return root.exit(success);
+  } catch (const CLI::ParseError& error) {
+    return fail(fmt::format("{} (see lighten{} --help)", error.what(), chosen ? " " + asked : ""), 2);
+  }
+  if (!chosen) return fail("a command is missing (see lighten --help)", 2);
+  set_quiet(chosen->common->quiet);
+  set_torch_threads(chosen->common->threads);
+  install_interrupt_handler();
+  return chosen->run();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const Error& error) {
+    return fail(error.what(), error.exit_code());
+  } catch (const std::bad_alloc&) {
+    return fail("out of memory; use a smaller model, or close other programs", 1);
+  } catch (const std::exception& error) {
+    const std::string text = error.what();  // torch appends a back trace
+    return fail("unexpected error: " + text.substr(0, text.find("\nException raised")), 1);
+  }
+}

@@ -1,0 +1,189 @@
+// lighten quantize: the main job, a float model in, a light model out.
+#include <algorithm>
+#include <iostream>
+#include <map>
+
+#include "lighten/apps/lighten/verbs.h"
+#include "lighten/base/error.h"
+#include "lighten/base/progress.h"
+#include "lighten/base/table.h"
+#include "lighten/catalogue/catalogue.h"
+#include "lighten/compress/pipeline.h"
+#include "lighten/data/packages.h"
+#include "lighten/evidence/report.h"
+#include "lighten/formats/weights.h"
+
+namespace lighten {
+namespace {
+
+struct QuantizeVerbOptions {
+  QuantizeRequest request;
+  std::string model, output, group = "auto", head_group = "auto", zero = "integer", report;
+  std::vector<std::string> calibration;
+  bool dry_run = false;
+};
+
+OptionList describe(QuantizeVerbOptions& o) {
+  const std::vector<std::string> groups = {"auto", "0", "32", "64", "128"};
+  return {
+      option("bits", o.request.bits, one_of({2, 3, 4, 8}), "bits per weight of the linears", ""),
+      option("group-size", o.group, one_of(groups),
+             "inputs that share a scale: auto is the largest that divides every width, 0 is per channel",
+             "AWQ and GPTQ papers: 128"),
+      option("zero", o.zero, one_of(std::vector<std::string>{"integer", "minimum", "symmetric"}),
+             "what groups keep beside their scale: a zero point, a minimum, nothing", "AWQ paper"),
+      option("head-bits", o.request.head_bits, one_of({0, 2, 3, 4, 8}),
+             "bits of embedding and head; 0 keeps them in 16-bit floats", ""),
+      option("head-group-size", o.head_group, one_of(groups), "group size of embedding and head", ""),
+      option("calib-tokens", o.request.calibration_tokens, range(1, 1e9),
+             "tokens of calibration, in rows of 512 drawn by --seed", "64 rows", "tokens"),
+      Option("resume", o.request.resume, "go on with work that was stopped (result is equal to the bit)", ""),
+      Option("force", o.request.force, "replace OUT if it exists, once the new model is complete", ""),
+      Option("dry-run", o.dry_run, "check every shape, print plan, size, memory and time, write nothing", ""),
+  };
+}
+
+int64_t group_of(const std::string& text) { return text == "auto" ? kLargestThatFits : std::stoll(text); }
+
+/// "self_attn.q_proj": mean and worst block of its error.
+struct ErrorSummary {
+  double sum = 0, worst = 0;
+  int64_t count = 0, worst_layer = 0;
+};
+std::vector<std::pair<std::string, ErrorSummary>> summarise(const std::vector<LayerError>& errors) {
+  std::vector<std::pair<std::string, ErrorSummary>> list;
+  for (const LayerError& error : errors) {
+    auto found = std::find_if(list.begin(), list.end(), [&](const auto& entry) { return entry.first == error.linear; });
+    if (found == list.end()) found = list.insert(list.end(), {error.linear, {}});
+    ErrorSummary& summary = found->second;
+    summary.sum += error.relative_error;
+    ++summary.count;
+    if (error.relative_error >= summary.worst) {
+      summary.worst = error.relative_error;
+      summary.worst_layer = error.layer;
+    }
+  }
+  return list;
+}
+
+void print(const QuantizeVerbOptions& o, const QuantizeReport& report, uint64_t parameters) {
+  Table table({"", "before", "after"});
+  table.row({"size of all files", human_bytes(static_cast<double>(report.size_before)),
+             human_bytes(static_cast<double>(report.size_after))});
+  table.row({"against 16-bit floats",
+             fmt::format("{:.1f} %", 50.0 * static_cast<double>(report.size_before) / static_cast<double>(parameters)),
+             fmt::format("{:.1f} %", 50.0 * static_cast<double>(report.size_after) / static_cast<double>(parameters))});
+  table.row({"bits per weight, all tensors", "", fmt::format("{:.2f}", report.bits_per_weight)});
+  table.row({"bits per weight, quantized linears", "", fmt::format("{:.3f}", report.linear_bits)});
+  fmt::print("\n{}\n", table.text());
+  if (!report.errors.empty()) {
+    Table errors({"relative squared error of", "mean, %", "worst, %", "in block"});
+    for (const auto& [linear, summary] : summarise(report.errors))
+      errors.row({linear, fmt::format("{:.3f}", 100 * summary.sum / static_cast<double>(summary.count)),
+                  fmt::format("{:.3f}", 100 * summary.worst), fmt::format("{}", summary.worst_layer)});
+    fmt::print("{}\n", errors.text());
+  }
+  fmt::print("{} in {}, peak memory {}\n", o.output, human_seconds(report.seconds),
+             human_bytes(static_cast<double>(report.peak_bytes)));
+}
+
+void write_report(const QuantizeVerbOptions& o, const QuantizeReport& report, const Json& json) {
+  Report page(fmt::format("{}: {} at {} bits", o.model, o.request.method_name, o.request.bits),
+              fmt::format("Written to {} in {}.", o.output, human_seconds(report.seconds)));
+  page.figures({{human_bytes(static_cast<double>(report.size_before)), "size before"},
+                {human_bytes(static_cast<double>(report.size_after)), "size after"},
+                {fmt::format("{:.2f}", report.bits_per_weight), "bits per weight, all tensors"},
+                {human_bytes(static_cast<double>(report.peak_bytes)), "peak memory"}});
+  std::map<std::string, Series> lines;
+  std::vector<Series> series;
+  for (const auto& [linear, summary] : summarise(report.errors)) {
+    Series line{linear, {}, {}, {}, {}};
+    for (const LayerError& error : report.errors)
+      if (error.linear == linear) {
+        line.x.push_back(static_cast<double>(error.layer));
+        line.y.push_back(100 * error.relative_error);
+      }
+    series.push_back(std::move(line));
+  }
+  if (!series.empty())
+    page.plot({Plot::Kind::lines, "Error of every linear", "Relative squared error of the output on calibration inputs.",
+               "block", "error, % (logarithmic)", series, false, true});
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& [name, value] : json.at("options").items())
+    rows.push_back({name, value.is_string() ? value.get<std::string>() : value.dump()});
+  page.heading("Options").table("", {"option", "value"}, rows);
+  page.write(o.report);
+}
+
+}  // namespace
+
+Verb quantize_verb(CLI::App& root, int argc, char** argv) {
+  Verb verb = make_verb(
+      root, "quantize", "makes a float model light: fewer bits per weight, chosen by a method",
+      "  lighten quantize smollm2-135m --method awq --bits 4 --group-size 64 --head-bits 4 --calib prose -o out/light\n"
+      "  lighten quantize model/ --method awq+gptq --bits 3 --calib texts.txt -o out/light --report out/light.html\n"
+      "  lighten quantize model.gguf --method rtn --bits 8 --dry-run -o out/rtn8\n"
+      "Methods compose: a transform (awq), then a rounding (rtn, gptq): awq+gptq. A method's own options are listed by\n"
+      "`lighten quantize --method NAME --help`.\n");
+  auto options = std::make_shared<QuantizeVerbOptions>();
+  options->request.method_name = peek_argument(argc, argv, "method");
+  if (argc > 0 && !options->request.method_name.empty()) options->request.methods = parse_method(options->request.method_name);
+  verb.app->add_option("MODEL", options->model, "folder, .gguf or data id")->required();
+  verb.app
+      ->add_option("--method", options->request.method_name,
+                   fmt::format("{}, or two of them as awq+gptq", fmt::join(method_names(), ", ")))
+      ->required()
+      ->type_name("NAME");
+  verb.app->add_option("-o,--output", options->output, "the light model, a folder")->required()->type_name("DIR");
+  verb.app->add_option("--calib", options->calibration, "calibration text files, or prose for its calibration.txt")
+      ->type_name("FILE...");
+  verb.app->add_option("--report", options->report, "an HTML page with the plot of all errors")->type_name("FILE");
+  const OptionList own = describe(*options);
+  bind_options(*verb.app, own);
+  OptionList chosen;
+  for (const MethodEntry& method : options->request.methods) {
+    bind_options(*verb.app, method.described, "Options of " + method.name, {}, method.name + "-");
+    chosen.insert(chosen.end(), method.described.begin(), method.described.end());
+  }
+  verb.run = [options, own, chosen, common = verb.common] {
+    QuantizeRequest& request = options->request;
+    validate(own);
+    validate(chosen);
+    request.group_size = group_of(options->group);
+    request.head_group_size = group_of(options->head_group);
+    request.zero = options->zero == "integer"   ? ZeroKind::integer
+                   : options->zero == "minimum" ? ZeroKind::minimum
+                                                : ZeroKind::symmetric;
+    request.seed = common->seed;
+    request.threads = common->threads;
+    request.output = options->output;
+    if (!options->dry_run && fs::exists(request.output) && !request.force)
+      throw_error<FileError>(
+          "{}: exists already; choose another -o, or replace it with --force (it stays until the new model is complete)",
+          options->output);
+    request.model = resolve_model(options->model);
+    for (const std::string& text : options->calibration) request.calibration.push_back(resolve_text(text, "calibration.txt"));
+
+    const QuantizePlan plan = plan_quantize(request);
+    Json json = {{"model", options->model}, {"method", request.method_name}, {"output", options->output}};
+    json["options"] = to_json(own);
+    json["options"].update(to_json(chosen));
+    json["options"]["seed"] = request.seed;
+    json["plan"] = plan.json;
+    if (!common->quiet || options->dry_run) fmt::print("{}\n", plan.text);
+    std::cout.flush();
+    if (options->dry_run) {
+      write_json(*common, json);
+      return 0;
+    }
+    const QuantizeReport report = quantize(request);
+    json.update(report.json());
+    print(*options, report, parameter_count(open_weights(request.model)->config()));
+    if (!options->report.empty()) write_report(*options, report, json);
+    write_json(*common, json);
+    return 0;
+  };
+  return verb;
+}
+
+}  // namespace lighten
