@@ -1,6 +1,7 @@
 #include "lighten/runtime/decoder.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "lighten/base/error.h"
@@ -99,10 +100,15 @@ void Decoder::embed(std::span<const int32_t> tokens) {
   });
 }
 
-void Decoder::multiply(const Matrix& matrix, const std::vector<float>& in, std::vector<float>& out, int64_t n) {
-  const LinearSpec& spec = matrix.weight.spec;
-  linear(spec, matrix.weight.data, in.data(), spec.columns, n, out.data(), spec.rows,
-         matrix.bias.empty() ? nullptr : matrix.bias.data(), exact_ ? Arithmetic::exact : Arithmetic::fast, *pool_);
+void Decoder::multiply(const std::vector<float>& in, int64_t n, std::initializer_list<Product> products) {
+  std::array<LinearTask, 3> tasks;
+  size_t count = 0;
+  for (const Product& product : products) {
+    const auto& [spec, data] = product.matrix.weight;
+    const std::vector<float>& bias = product.matrix.bias;
+    tasks[count++] = {spec, data, product.out.data(), spec.rows, bias.empty() ? nullptr : bias.data()};
+  }
+  linear(std::span(tasks).first(count), in.data(), tasks[0].spec.columns, n, arithmetic(), *pool_);
 }
 
 void Decoder::normalize(const std::vector<float>& weight, const float* in, float* out, int64_t n) {
@@ -121,9 +127,7 @@ void Decoder::attention_part(const LayerWeights& layer, int64_t index, Cache& ca
   const ModelConfig& c = weights_.config;
   Scratch& s = scratch_;
   normalize(layer.attention_norm, s.x.data(), s.h.data(), n);
-  multiply(layer.q, s.h, s.q, n);
-  multiply(layer.k, s.h, s.k, n);
-  multiply(layer.v, s.h, s.v, n);
+  multiply(s.h, n, {{layer.q, s.q}, {layer.k, s.k}, {layer.v, s.v}});
 
   const bool slides = c.slides(index);
   const RotaryTable& table = slides ? local_rope_ : rope_;
@@ -144,7 +148,7 @@ void Decoder::attention_part(const LayerWeights& layer, int64_t index, Cache& ca
                              .softcap = static_cast<float>(c.attention_softcap),
                              .window = slides ? c.sliding_window : 0};
   attention(shape, s.q.data(), cache.view(index), first, n, s.context.data(), *pool_);
-  multiply(layer.o, s.context, s.h, n);
+  multiply(s.context, n, {{layer.o, s.h}});
   add_residual(layer.attention_out_norm, n);
 }
 
@@ -152,14 +156,13 @@ void Decoder::mlp_part(const LayerWeights& layer, int64_t n) {
   const ModelConfig& c = weights_.config;
   Scratch& s = scratch_;
   normalize(layer.mlp_norm, s.x.data(), s.h.data(), n);
-  multiply(layer.gate, s.h, s.gate, n);
-  multiply(layer.up, s.h, s.up, n);
+  multiply(s.h, n, {{layer.gate, s.gate}, {layer.up, s.up}});
   each_token(n, [&](int64_t t) {
     const int64_t offset = t * c.intermediate_size;
     const auto act = c.activation == Activation::silu ? silu_mul : gelu_tanh_mul;
     act(s.gate.data() + offset, s.up.data() + offset, c.intermediate_size);
   });
-  multiply(layer.down, s.gate, s.h, n);
+  multiply(s.gate, n, {{layer.down, s.h}});
   add_residual(layer.mlp_out_norm, n);
 }
 
@@ -167,7 +170,7 @@ void Decoder::head(int64_t n, float* logits, int64_t logits_for) {
   const ModelConfig& c = weights_.config;
   normalize(weights_.final_norm, scratch_.x.data() + (n - logits_for) * c.hidden_size, scratch_.h.data(), logits_for);
   linear(weights_.head.spec, weights_.head.data, scratch_.h.data(), c.hidden_size, logits_for, logits, c.vocab_size, nullptr,
-         exact_ ? Arithmetic::exact : Arithmetic::fast, *pool_);
+         arithmetic(), *pool_);
   if (c.logit_softcap == 0) return;
   const auto cap = static_cast<float>(c.logit_softcap);
   each_token(logits_for, [&](int64_t t) {

@@ -1,5 +1,6 @@
 // The decoder's graph on packed weights.
 #pragma once
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <vector>
@@ -46,13 +47,20 @@ class Decoder final : public RuntimeModel {
   void attention_part(const LayerWeights& layer, int64_t index, Cache& cache, int64_t first, int64_t n);
   void mlp_part(const LayerWeights& layer, int64_t n);
   void head(int64_t n, float* logits, int64_t logits_for);
-  void multiply(const Matrix& matrix, const std::vector<float>& in, std::vector<float>& out, int64_t n);
+  struct Product {
+    const Matrix& matrix;
+    std::vector<float>& out;
+  };
+  /// At most three products of the same input, in one go.
+  void multiply(const std::vector<float>& in, int64_t n, std::initializer_list<Product> products);
   void normalize(const std::vector<float>& weight, const float* in, float* out, int64_t n);
   /// x += h, after h's own norm if there is one.
   void add_residual(const std::vector<float>& out_norm, int64_t n);
   /// body(t) for every token, in parallel when there are several.
   template <typename Body>
   void each_token(int64_t n, const Body& body);
+
+  Arithmetic arithmetic() const { return exact_ ? Arithmetic::exact : Arithmetic::fast; }
 
   DecoderWeights weights_;
   Companions companions_;
