@@ -242,45 +242,104 @@ inline void soften(const AttentionShape& s, int64_t low, int64_t high, float* sc
   sum += sum_of(total);
 }
 
-inline void attend(const AttentionPart& p) {
+/// Where the rows of a part stand while its keys go by, and the memory for a block of keys.
+struct AttentionMemory {
+  int64_t padded;  ///< head_dim rounded up to 16
+  float *q, *out, *keys, *values, *scores;
+};
+
+inline AttentionMemory start_rows(const AttentionPart& p) {
   const AttentionShape& s = *p.shape;
-  const int64_t padded = round_up(s.head_dim, 16), rows = p.token_count * p.head_count;
-  const int64_t kv_head = p.head_begin / (s.heads / s.kv_heads);
-  float* q = p.scratch;
-  float* out = q + kAttentionRows * padded;
-  float* keys = out + kAttentionRows * padded;
-  float* values = keys + kAttentionKeys * padded;
-  float* scores = values + kAttentionKeys * padded;
-  for (int64_t row = 0; row < rows; ++row) {
+  AttentionMemory m{};
+  m.padded = round_up(s.head_dim, 16);
+  m.q = p.scratch;
+  m.out = m.q + kAttentionRows * m.padded;
+  m.keys = m.out + kAttentionRows * m.padded;
+  m.values = m.keys + kAttentionKeys * m.padded;
+  m.scores = m.values + kAttentionKeys * m.padded;
+  for (int64_t row = 0; row < p.token_count * p.head_count; ++row) {
     const float* from = p.q + ((p.token_begin + row / p.head_count) * s.heads + p.head_begin + row % p.head_count) * s.head_dim;
-    for (int64_t d = 0; d < padded; d += 16) {
-      store(q + row * padded + d, load_some(from + d, s.head_dim - d));
-      store(out + row * padded + d, zeros());
+    for (int64_t d = 0; d < m.padded; d += 16) {
+      store(m.q + row * m.padded + d, load_some(from + d, s.head_dim - d));
+      store(m.out + row * m.padded + d, zeros());
     }
     p.max[row] = -__builtin_inff();
     p.sum[row] = 0;
   }
-  for (int64_t first_key = p.key_begin; first_key < p.key_end; first_key += kAttentionKeys) {
-    const int64_t n = p.key_end - first_key < kAttentionKeys ? p.key_end - first_key : kAttentionKeys;
-    load_keys(p, kv_head, first_key, n, keys);
-    load_values(p, kv_head, first_key, n, padded, values);
-    product(rows, q, padded, keys, kAttentionKeys, s.head_dim, kAttentionKeys, false, scores, kAttentionKeys);
-    for (int64_t row = 0; row < rows; ++row) {
-      const int64_t position = p.first + p.token_begin + row / p.head_count - first_key;  // relative to the block
-      const int64_t low = s.window > 0 && position - s.window + 1 > 0 ? position - s.window + 1 : 0;
-      const int64_t high = position + 1 < n ? position + 1 : n;
-      float* row_scores = scores + row * kAttentionKeys;
-      if (low < high) {
-        soften(s, low, high, row_scores, out + row * padded, padded, p.max[row], p.sum[row]);
-      } else {
-        for (int i = 0; i < kAttentionKeys; i += 16) store(row_scores + i, zeros());
-      }
+  return m;
+}
+
+/// The block's scores -> weights, row by row.
+inline void soften_rows(const AttentionPart& p, const AttentionMemory& m, int64_t first_key, int64_t n) {
+  const AttentionShape& s = *p.shape;
+  for (int64_t row = 0; row < p.token_count * p.head_count; ++row) {
+    const int64_t position = p.first + p.token_begin + row / p.head_count - first_key;  // relative to the block
+    const int64_t low = s.window > 0 && position - s.window + 1 > 0 ? position - s.window + 1 : 0;
+    const int64_t high = position + 1 < n ? position + 1 : n;
+    float* scores = m.scores + row * kAttentionKeys;
+    if (low < high) {
+      soften(s, low, high, scores, m.out + row * m.padded, m.padded, p.max[row], p.sum[row]);
+    } else {
+      for (int i = 0; i < kAttentionKeys; i += 16) store(scores + i, zeros());
     }
-    product(rows, scores, kAttentionKeys, values, padded, n, padded, true, out, padded);
+  }
+}
+
+/// A few rows (decoding): every key and value is used where it lies, as it is converted.
+template <int rows>
+void add_keys_to_few(const AttentionPart& p, const AttentionMemory& m, int64_t kv_head, int64_t first_key, int64_t n) {
+  const AttentionShape& s = *p.shape;
+  const int64_t stride = s.kv_heads * s.head_dim, base = first_key * stride + kv_head * s.head_dim;
+  for (int64_t j = 0; j < n; j += 16) {
+    Floats products[rows][16];
+    for (int64_t i = 0; i < 16; ++i) {
+      Floats sum[rows];
+      repeat<rows>([&](auto r) LIGHTEN_INLINE { sum[r] = zeros(); });
+      for (int64_t d = 0; j + i < n && d < s.head_dim; d += 16) {
+        const Floats key = load_cached(p.cache.k16, p.cache.k32, base + (j + i) * stride + d, s.head_dim - d);
+        repeat<rows>([&](auto r) LIGHTEN_INLINE { sum[r] = fma(key, load(m.q + r * m.padded + d), sum[r]); });
+      }
+      repeat<rows>([&](auto r) LIGHTEN_INLINE { products[r][i] = sum[r]; });
+    }
+    repeat<rows>([&](auto r) LIGHTEN_INLINE { store(m.scores + r * kAttentionKeys + j, sums_of(products[r])); });
+  }
+  soften_rows(p, m, first_key, n);
+  for (int64_t d = 0; d < s.head_dim; d += 16) {
+    Floats sum[rows];
+    repeat<rows>([&](auto r) LIGHTEN_INLINE { sum[r] = load(m.out + r * m.padded + d); });
+    for (int64_t j = 0; j < n; ++j) {
+      const Floats value = load_cached(p.cache.v16, p.cache.v32, base + j * stride + d, s.head_dim - d);
+      repeat<rows>([&](auto r) LIGHTEN_INLINE { sum[r] = fma(value, spread(m.scores + r * kAttentionKeys + j), sum[r]); });
+    }
+    repeat<rows>([&](auto r) LIGHTEN_INLINE { store(m.out + r * m.padded + d, sum[r]); });
+  }
+}
+
+/// Many rows: a block of keys is transposed and converted once, and meets them in two matrix products.
+inline void add_keys_to_many(const AttentionPart& p, const AttentionMemory& m, int64_t kv_head, int64_t first_key, int64_t n) {
+  const int64_t rows = p.token_count * p.head_count;
+  load_keys(p, kv_head, first_key, n, m.keys);
+  load_values(p, kv_head, first_key, n, m.padded, m.values);
+  product(rows, m.q, m.padded, m.keys, kAttentionKeys, p.shape->head_dim, kAttentionKeys, false, m.scores, kAttentionKeys);
+  soften_rows(p, m, first_key, n);
+  product(rows, m.scores, kAttentionKeys, m.values, m.padded, n, m.padded, true, m.out, m.padded);
+}
+
+inline void attend(const AttentionPart& p) {
+  const AttentionShape& s = *p.shape;
+  const AttentionMemory m = start_rows(p);
+  const int64_t rows = p.token_count * p.head_count, kv_head = p.head_begin / (s.heads / s.kv_heads);
+  const auto add_keys = rows == 1   ? add_keys_to_few<1>
+                        : rows == 2 ? add_keys_to_few<2>
+                        : rows == 3 ? add_keys_to_few<3>
+                        : rows == 4 ? add_keys_to_few<4>
+                                    : add_keys_to_many;
+  for (int64_t first_key = p.key_begin; first_key < p.key_end; first_key += kAttentionKeys) {
+    add_keys(p, m, kv_head, first_key, p.key_end - first_key < kAttentionKeys ? p.key_end - first_key : kAttentionKeys);
   }
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t d = 0; d < s.head_dim; d += 16)
-      store_some(p.out + row * s.head_dim + d, load(out + row * padded + d), s.head_dim - d);
+      store_some(p.out + row * s.head_dim + d, load(m.out + row * m.padded + d), s.head_dim - d);
   }
 }
 

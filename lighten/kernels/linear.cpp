@@ -183,7 +183,7 @@ void run_tile(const Job& job, int64_t tile, const Panels& p, int64_t g0, int64_t
     if (job.task.bias) {
       for (int64_t r = 0; r < rows; ++r) out[r] = from[r] + job.task.bias[row + r];
     } else {
-      for (int64_t r = 0; r < rows; ++r) out[r] = from[r];
+      std::memcpy(out, from, static_cast<size_t>(rows) * sizeof(float));
     }
   }
 }

