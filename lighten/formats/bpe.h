@@ -16,12 +16,12 @@ struct Merge {
 };
 
 struct BpeOptions {
-  int32_t unknown = -1;        ///< id for characters that have none; -1: they are left out
-  bool fuse_unknown = false;   ///< a run of unknown characters becomes one id
-  bool byte_fallback = false;  ///< unknown characters become <0xNN> tokens if the vocabulary has them
-  bool ignore_merges = false;  ///< a word that is a token stays whole
-  std::string subword_prefix;  ///< stands before every character but the first ("##")
-  std::string word_suffix;     ///< stands behind the last character ("</w>")
+  int32_t unknown = -1;             ///< id for characters that have none; -1: they are left out
+  bool fuse_unknown = false;        ///< a run of unknown characters becomes one id
+  bool byte_fallback = false;       ///< unknown characters become <0xNN> tokens if the vocabulary has them
+  bool ignore_merges = false;       ///< a word that is a token stays whole
+  std::string subword_prefix = "";  ///< stands before every character but the first ("##")
+  std::string word_suffix = "";     ///< stands behind the last character ("</w>")
 };
 
 /// Ids equal the reference's; time n log n in a word's length. Immutable.

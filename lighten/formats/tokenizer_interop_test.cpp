@@ -1,13 +1,14 @@
 // The C++ half of tests/interop/tokenizers_interop.py, which runs this with LIGHTEN_TOKENIZER_CASES set. Without it it is
 // skipped.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <fmt/format.h>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
 
+#include "lighten/formats/chat_template.h"
 #include "lighten/formats/gguf.h"
 #include "lighten/formats/json_fields.h"
 #include "lighten/formats/tokenizer.h"
@@ -72,6 +73,19 @@ TEST(TokenizerInterop, WritesIdsOfEveryCase) {
   const char* cases = std::getenv("LIGHTEN_TOKENIZER_CASES");
   if (cases == nullptr || *cases == '\0') GTEST_SKIP() << "run by tests/interop/tokenizers_interop.py";
   for (const Json& test : formats::parse_json<Json>(read_file(cases), cases)) run_case(test);
+}
+
+TEST(TokenizerInterop, RendersChats) {
+  const char* file = std::getenv("LIGHTEN_CHAT_CASES");
+  if (file == nullptr || *file == '\0') GTEST_SKIP() << "run by tests/interop/tokenizers_interop.py";
+  const Json json = formats::parse_json<Json>(read_file(file), file);
+  Json rendered = Json::array();
+  for (const Json& test : json["cases"]) {
+    std::vector<ChatMessage> messages;
+    for (const Json& message : test["messages"]) messages.push_back({message["role"], message["content"]});
+    rendered.push_back(render_chat(test["template"], messages, test["prompt"]));
+  }
+  write_file(json["out"].get<std::string>(), rendered.dump());
 }
 
 }  // namespace
