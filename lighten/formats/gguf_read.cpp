@@ -214,6 +214,7 @@ void place_tensors(std::vector<Placed>& placed, std::span<const std::byte> data,
     p.tensor.bytes = data.subspan(p.offset, p.bytes);
   }
   std::vector<const Placed*> order;
+  order.reserve(placed.size());
   for (const Placed& p : placed) order.push_back(&p);
   std::sort(order.begin(), order.end(), [](const Placed* a, const Placed* b) { return a->offset < b->offset; });
   for (size_t i = 1; i < order.size(); ++i)
