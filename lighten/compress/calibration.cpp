@@ -27,10 +27,7 @@ Site site_of(const std::string& linear) {
   throw_error<ModelError>("'{}' is not a linear of a decoder block", linear);
 }
 
-CalibrationStreams start_streams(const ModelConfig& config, const torch::Tensor& embedding,
-                                 const torch::Tensor& rounded_embedding, const CalibrationRows& rows, const StreamNeeds& needs,
-                                 std::shared_ptr<SpillBudget> budget) {
-  torch::NoGradGuard no_grad;
+CalibrationStreams plan_streams(const CalibrationRows& rows, const StreamNeeds& needs, std::shared_ptr<SpillBudget> budget) {
   CalibrationStreams streams;
   streams.budget = std::move(budget);
   streams.rows = static_cast<int64_t>(rows.rows.size());
@@ -39,6 +36,15 @@ CalibrationStreams start_streams(const ModelConfig& config, const torch::Tensor&
   if (streams.rows == 0) return streams;
   const int64_t wanted = (kSampleTokens + rows.row - 1) / rows.row;
   streams.sample_rows = std::min(streams.rows, (wanted + streams.chunk_rows - 1) / streams.chunk_rows * streams.chunk_rows);
+  return streams;
+}
+
+CalibrationStreams start_streams(const ModelConfig& config, const torch::Tensor& embedding,
+                                 const torch::Tensor& rounded_embedding, const CalibrationRows& rows, const StreamNeeds& needs,
+                                 std::shared_ptr<SpillBudget> budget) {
+  torch::NoGradGuard no_grad;
+  CalibrationStreams streams = plan_streams(rows, needs, std::move(budget));
+  if (!streams.available()) return streams;
   const int64_t float_rows = needs.float_statistics || needs.float_inputs ? streams.rows : streams.sample_rows;
 
   streams.floating.emplace(streams.budget);

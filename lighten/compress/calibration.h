@@ -59,6 +59,8 @@ struct CalibrationStreams {
   bool available() const { return rows > 0; }
 };
 inline constexpr int64_t kSampleTokens = 4096;
+/// The shape of the streams for these rows, stores empty.
+CalibrationStreams plan_streams(const CalibrationRows& rows, const StreamNeeds& needs, std::shared_ptr<SpillBudget> budget);
 
 /// Embeds the rows: the float stream with `embedding` (float), the quantized stream with `rounded_embedding` (the same tensor
 /// if the embedding stays float). Both take the model's embedding scale from `config`.

@@ -26,6 +26,13 @@ torch::Tensor target_correction(const torch::Tensor& cross_minus_h, const torch:
   return torch::linalg_solve(damped, cross_minus_h.t()).t().to(torch::kFloat);
 }
 
+/// 1 / U_jj^2 in W's column order: what an error of column j costs once the later columns have made up for it.
+torch::Tensor column_importance(const HessianFactor& factor) {
+  torch::Tensor importance = torch::empty({factor.upper.size(0)});
+  importance.index_copy_(0, torch::tensor(factor.order), factor.upper.diagonal().square().reciprocal());
+  return importance;
+}
+
 class Gptq : public Rounding {
  public:
   explicit Gptq(const GptqOptions& options) : options_(options) {}
@@ -84,7 +91,7 @@ QuantTensor gptq_round(const torch::Tensor& weight, const torch::Tensor& hessian
   torch::NoGradGuard no_grad;
   torch::Tensor work = weight.detach().to(torch::kFloat).clone();
   GroupColumnQuantizer quantizer(work, grid, GroupAxis::input, options.static_groups || options.act_order,
-                                 range_search(options), options.mse ? hessian.diagonal() : torch::Tensor());
+                                 range_search(options), options.mse ? column_importance(factor) : torch::Tensor());
   obs_sweep(work, factor, quantizer, options.block);
   QuantTensor tensor = quantizer.take();
   if (options.passes > 0) {

@@ -1,5 +1,6 @@
 // The main job: a float model in, a light model out, block by block, resumable.
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,8 @@ struct QuantizeRequest {
   int threads = 0;
   bool force = false, resume = false;
   uint64_t spill_bytes = 4ull << 30;  ///< activations past this many bytes go to disk
+  double checkpoint_seconds = 20;     ///< how often the streams are saved for `resume`; work since the last time is done again
+  std::function<void(int64_t layer)> on_block;  ///< called before each block; what it throws ends the work like an interruption
 };
 
 /// What quantize() will do; made without reading calibration activations. Every shape has been checked.

@@ -47,8 +47,6 @@ TEST(Quantizer, FollowsTheFormulasForEveryZeroKindBitsAndAxis) {
     for (const int bits : {2, 3, 4, 8})
       for (const int64_t size : {int64_t{32}, int64_t{0}})
         for (const GroupAxis axis : {GroupAxis::input, GroupAxis::output}) {
-          const QuantTensor q = quantize_groups(w, {.bits = bits, .group_size = axis == GroupAxis::input ? size : size / 16},
-                                                axis = axis, {}, {});
           QuantTensor tensor = quantize_groups(w, {bits, axis == GroupAxis::input ? size : size / 16, zero}, axis);
           check(tensor, "test");
           const torch::Tensor got = dequantized(tensor);

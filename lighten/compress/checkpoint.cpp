@@ -1,0 +1,80 @@
+#include "lighten/compress/checkpoint.h"
+
+#include "lighten/base/error.h"
+#include "lighten/base/progress.h"
+#include "lighten/formats/safetensors.h"
+
+namespace lighten::compress {
+namespace {
+
+constexpr const char* kSettings = "request.json";
+constexpr const char* kState = "state.safetensors";
+
+void append_store(std::vector<TensorToWrite>& tensors, const std::string& name, const std::optional<ActivationStore>& store) {
+  for (int64_t chunk = 0; store && chunk < store->chunks(); ++chunk) {
+    const torch::Tensor& x = store->at(chunk);
+    tensors.push_back({fmt::format("{}.{}", name, chunk), DType::f32, x.sizes().vec(),
+                       std::as_bytes(std::span(x.const_data_ptr<float>(), static_cast<size_t>(x.numel())))});
+  }
+}
+
+void load_store(const SafetensorsFile& file, const std::string& name, std::optional<ActivationStore>& store,
+                std::shared_ptr<SpillBudget> budget) {
+  store.emplace(std::move(budget));
+  for (int64_t chunk = 0;; ++chunk) {
+    const auto found = file.tensors().find(fmt::format("{}.{}", name, chunk));
+    if (found == file.tensors().end()) return;
+    void* data = const_cast<std::byte*>(found->second.bytes.data());
+    store->append(torch::from_blob(data, found->second.shape, torch::kFloat).clone());
+  }
+}
+
+}  // namespace
+
+void claim_folder(const fs::path& folder, const Json& fingerprint) {
+  const fs::path path = folder / kSettings;
+  if (!fs::exists(path)) {
+    write_file(path, fingerprint.dump(2) + "\n");
+    return;
+  }
+  const Json begun = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+  for (const auto& [key, value] : fingerprint.items())
+    if (!begun.is_object() || !begun.contains(key) || begun[key] != value)
+      throw_error<OptionError>(
+          "{} was begun with another setting: {} was {}, now it is {}; give the same settings, or leave out --resume to start "
+          "anew",
+          folder.string(), key, begun.is_object() && begun.contains(key) ? begun[key].dump() : "unknown", value.dump());
+}
+
+void release_folder(const fs::path& folder) {
+  fs::remove(folder / kSettings);
+  fs::remove(folder / kState);
+}
+
+void save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint, const CalibrationStreams& streams) {
+  std::vector<TensorToWrite> tensors;
+  append_store(tensors, "floating", streams.floating);
+  append_store(tensors, "quantized", streams.quantized);
+  Json errors = Json::array();
+  for (const LayerError& e : checkpoint.errors) errors.push_back({e.layer, e.linear, e.relative_error});
+  write_safetensors(folder / kState, tensors, {{"layer", std::to_string(checkpoint.layer)}, {"errors", errors.dump()}});
+}
+
+std::optional<Checkpoint> load_checkpoint(const fs::path& folder, CalibrationStreams& streams) {
+  const fs::path path = folder / kState;
+  if (!fs::exists(path)) return std::nullopt;
+  try {
+    const SafetensorsFile file(path);
+    Checkpoint checkpoint;
+    checkpoint.layer = std::stoll(file.metadata().at("layer"));
+    for (const Json& e : Json::parse(file.metadata().at("errors"))) checkpoint.errors.push_back({e[0], e[1], e[2]});
+    if (streams.available()) load_store(file, "floating", streams.floating, streams.budget);
+    if (streams.available() && streams.needs.quantized_stream) load_store(file, "quantized", streams.quantized, streams.budget);
+    return checkpoint;
+  } catch (const std::exception& error) {
+    warn(fmt::format("{} cannot be used ({}); starting from the first block", path.string(), error.what()));
+    return std::nullopt;
+  }
+}
+
+}  // namespace lighten::compress

@@ -1,0 +1,28 @@
+// What is kept in `<output>.partial` so that killed work goes on to the same bytes.
+#pragma once
+#include <optional>
+#include <vector>
+
+#include "lighten/compress/calibration.h"
+#include "lighten/compress/pipeline.h"
+
+namespace lighten::compress {
+
+/// Both streams at the input of block `layer` and the errors of the blocks before it.
+struct Checkpoint {
+  int64_t layer = 0;
+  std::vector<LayerError> errors;
+};
+
+/// Throws OptionError naming the first setting that differs from those the folder was begun with. Writes them when there are
+/// none yet.
+void claim_folder(const fs::path& folder, const Json& fingerprint);
+/// Removes what a finished folder need not hold.
+void release_folder(const fs::path& folder);
+
+/// Written atomically.
+void save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint, const CalibrationStreams& streams);
+/// Fills the streams (whose rows, chunks and needs are set, stores empty). Nothing if there is no readable checkpoint.
+std::optional<Checkpoint> load_checkpoint(const fs::path& folder, CalibrationStreams& streams);
+
+}  // namespace lighten::compress

@@ -1,0 +1,26 @@
+// The embedding and the head in few bits: one matrix with two duties when they are tied.
+#pragma once
+#include <torch/torch.h>
+
+#include "lighten/compress/calibration.h"
+#include "lighten/compress/method.h"
+#include "lighten/nn/decoder.h"
+
+namespace lighten {
+
+/// H = (2 / n) sum_t x_t x_t^T of the head's inputs (the final norm's outputs): the rows run through the float model, one block
+/// in memory at a time.
+torch::Tensor head_hessian(const ModelConfig& config, const TensorReader& read, const CalibrationRows& rows,
+                           int64_t sample_rows);
+
+struct HeadOptions {
+  double damping =
+      0.1;  ///< times mean(diag H); with a tied head this is the weight of the embedding's own error beside the logits'
+};
+
+/// Rounds the head [vocab, hidden], tied or not: GPTQ on its Hessian, or (undefined Hessian) to nearest with a range search
+/// (100 steps, L2).
+QuantTensor round_head(const torch::Tensor& weight, const torch::Tensor& hessian, const GridOptions& grid,
+                       const HeadOptions& options = {});
+
+}  // namespace lighten

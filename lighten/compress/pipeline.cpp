@@ -1,0 +1,231 @@
+#include "lighten/compress/pipeline.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "lighten/base/error.h"
+#include "lighten/base/progress.h"
+#include "lighten/compress/accounting.h"
+#include "lighten/compress/calibration.h"
+#include "lighten/compress/checkpoint.h"
+#include "lighten/compress/head.h"
+#include "lighten/compress/plan.h"
+#include "lighten/compress/quantizer.h"
+#include "lighten/runtime/light_model.h"
+
+namespace lighten {
+namespace {
+
+using namespace compress;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+std::vector<float> values_of(const torch::Tensor& tensor) {
+  const torch::Tensor flat = tensor.detach().to(torch::kFloat).contiguous();
+  return {flat.const_data_ptr<float>(), flat.const_data_ptr<float>() + flat.numel()};
+}
+
+std::string block_piece(int64_t layer) { return fmt::format("block-{:04d}", layer); }
+
+/// One run, from an opened model to pieces.
+class Run {
+ public:
+  Run(const QuantizeRequest& request, Decided& decided, const fs::path& folder)
+      : request_(request),
+        decided_(decided),
+        config_(decided.source->config()),
+        folder_(folder),
+        writer_(folder, config_),
+        read_([this](const std::string& name) { return decided_.source->read(name); }) {}
+
+  std::vector<LayerError> blocks() {
+    Checkpoint checkpoint = start();
+    Progress progress("quantize", config_.layers, "blocks");
+    progress.skip(checkpoint.layer);
+    Clock::time_point saved = Clock::now();
+    for (int64_t layer = checkpoint.layer; layer < config_.layers; ++layer) {
+      progress.advance(0);
+      if (request_.on_block) request_.on_block(layer);
+      checkpoint.layer = layer;
+      if (layer > 0 && seconds_since(saved) >= request_.checkpoint_seconds) {
+        save_checkpoint(folder_, checkpoint, streams_);
+        saved = Clock::now();
+      }
+      one_block(layer, checkpoint.errors);
+      progress.advance(1);
+    }
+    progress.finish();
+    return checkpoint.errors;
+  }
+  LightWriter& writer() { return writer_; }
+
+ private:
+  /// Takes up the checkpoint if its pieces are all there, else rounds embedding and head and embeds the calibration rows.
+  Checkpoint start() {
+    CalibrationRows rows;
+    if (decided_.calibrated)
+      rows = read_calibration(request_.calibration, *decided_.source->tokenizer(),
+                              {.tokens = request_.calibration_tokens, .row = request_.calibration_row, .seed = request_.seed});
+    auto budget = std::make_shared<SpillBudget>();
+    budget->limit = request_.spill_bytes;
+    budget->folder = folder_ / "spill";
+    if (request_.resume) {
+      streams_ = plan_streams(rows, decided_.needs, budget);
+      const std::optional<Checkpoint> found = load_checkpoint(folder_, streams_);
+      if (found && pieces_before(found->layer)) return *found;
+    }
+    const Decoder ends = load_ends(config_, read_);
+    torch::Tensor rounded = round_ends(ends, rows);
+    streams_ = start_streams(config_, ends->embedding, rounded, rows, decided_.needs, budget);
+    return {};
+  }
+
+  bool pieces_before(int64_t layer) const {
+    bool all = writer_.has_piece("ends");
+    for (int64_t l = 0; all && l < layer; ++l) all = writer_.has_piece(block_piece(l));
+    return all;
+  }
+
+  /// Writes the piece of embedding, head and final norm; returns the embedding as the light model will see it.
+  torch::Tensor round_ends(const Decoder& ends, const CalibrationRows& rows) {
+    std::map<std::string, QuantTensor> quantized;
+    std::map<std::string, std::vector<float>> floats;
+    torch::Tensor embedding = ends->embedding.to(torch::kHalf).to(torch::kFloat);
+    Decoder decoder = ends;
+    for (const NamedTensor& tensor : tensors(decoder)) {
+      if (tensor.tensor->dim() == 1 || !decided_.low_bit_head) {
+        floats[tensor.name] = values_of(*tensor.tensor);
+        continue;
+      }
+      const bool reads_hidden = config_.tied_head || tensor.name == "lm_head.weight";
+      torch::Tensor hessian;
+      if (reads_hidden && decided_.calibrated) hessian = head_hessian(config_, read_, rows, kSampleTokens / rows.row);
+      QuantTensor codes = round_head(*tensor.tensor, hessian, decided_.head);
+      if (tensor.name == "model.embed_tokens.weight") embedding = dequantized(codes);
+      quantized.emplace(tensor.name, std::move(codes));
+    }
+    writer_.add_piece("ends", quantized, floats);
+    return embedding;
+  }
+
+  void one_block(int64_t layer, std::vector<LayerError>& errors) {
+    torch::NoGradGuard no_grad;
+    Block block = load_block(config_, read_, layer);
+    BlockView view = view_block(block, layer);
+    BlockCalibration calibration(view, streams_);
+    std::map<std::string, torch::Tensor> original;
+    if (!calibration.available())
+      for (const LinearView& linear : view.linears) original[linear.name] = linear.module->weight.clone();
+
+    if (decided_.transform) decided_.transform->apply(view, calibration, decided_.grid);
+    std::map<std::string, QuantTensor> rounded = decided_.rounding->round(view, calibration, decided_.grid);
+
+    std::map<std::string, QuantTensor> quantized;
+    for (LinearView& linear : view.linears) {
+      const auto found = rounded.find(linear.name);
+      if (found == rounded.end())
+        throw_error<ModelError>("method {} left {} of block {} unrounded", request_.method_name, linear.name, layer);
+      if (!torch::isfinite(linear.module->weight).all().item<bool>())
+        throw_error<ModelError>("block {}, {}: rounding gave NaN or infinity", layer, linear.name);
+      errors.push_back({layer, linear.name, relative_error(linear, calibration, original)});
+      quantized.emplace(block_tensor(layer, linear.name + ".weight"), std::move(found->second));
+    }
+    std::map<std::string, std::vector<float>> floats;
+    for (const NamedTensor& tensor : tensors(block))
+      if (!quantized.contains(tensor.name)) floats[tensor.name] = values_of(*tensor.tensor);
+    calibration.finish();
+    writer_.add_piece(block_piece(layer), quantized, floats);
+  }
+
+  static double relative_error(const LinearView& linear, const BlockCalibration& calibration,
+                               const std::map<std::string, torch::Tensor>& original) {
+    if (calibration.available()) return calibration.relative_error(linear.name);
+    const torch::Tensor& w = original.at(linear.name);
+    const double whole = w.square().sum(torch::kDouble).item<double>();
+    return whole > 0 ? (w - linear.module->weight).square().sum(torch::kDouble).item<double>() / whole : 0.0;
+  }
+
+  const QuantizeRequest& request_;
+  Decided& decided_;
+  const ModelConfig& config_;
+  fs::path folder_;
+  LightWriter writer_;
+  TensorReader read_;
+  CalibrationStreams streams_;
+};
+
+/// Sums over what lies on disk.
+void measure(QuantizeReport& report, const fs::path& folder) {
+  const LightModel light(folder);
+  BitAccount account;
+  for (const auto& [name, weight] : light.packed())
+    if (name.starts_with("model.layers.")) account.add(unpack(weight));
+  report.linear_bits = account.effective_bits();
+  report.bits_per_weight =
+      8.0 * static_cast<double>(light.tensor_bytes()) / static_cast<double>(parameter_count(light.config()));
+  report.size_after = size_on_disk(folder);
+}
+
+Json mean_errors(const std::vector<LayerError>& errors) {
+  std::map<std::string, std::pair<double, int>> sums;
+  for (const LayerError& e : errors) sums[e.linear].first += e.relative_error, ++sums[e.linear].second;
+  Json json = Json::object();
+  for (const auto& [name, sum] : sums) json[name] = sum.first / sum.second;
+  return json;
+}
+
+}  // namespace
+
+Json QuantizeReport::json() const {
+  Json list = Json::array();
+  for (const LayerError& e : errors)
+    list.push_back({{"layer", e.layer}, {"linear", e.linear}, {"relative_error", e.relative_error}});
+  return {{"size_before", size_before},
+          {"size_after", size_after},
+          {"bits_per_weight", bits_per_weight},
+          {"linear_bits", linear_bits},
+          {"seconds", seconds},
+          {"peak_bytes", peak_bytes},
+          {"errors", list}};
+}
+
+QuantizeReport quantize(const QuantizeRequest& request) {
+  torch::NoGradGuard no_grad;
+  const Clock::time_point start = Clock::now();
+  Decided decided = decide(request);
+  at::set_num_threads(decided.threads);
+  const Footprint needed = footprint(request, decided);
+  if (needed.disk > needed.disk_free)
+    throw_error<FileError>(
+        "{}: {} of disk are needed while the work runs, {} are free; free some, or choose another output folder",
+        request.output.string(), human_bytes(static_cast<double>(needed.disk)),
+        human_bytes(static_cast<double>(needed.disk_free)));
+
+  QuantizeReport report;
+  report.size_before = needed.before;
+  AtomicFolder folder(request.output, request.force, /*keep_partial=*/true);
+  if (!request.resume && fs::exists(folder.path() / "pieces")) {
+    info(fmt::format("unfinished work in {} is thrown away (--resume would go on with it)", folder.path().string()));
+    for (const auto& entry : fs::directory_iterator(folder.path())) fs::remove_all(entry.path());
+  }
+  claim_folder(folder.path(), fingerprint(request, decided));
+  {
+    Run run(request, decided, folder.path());
+    report.errors = run.blocks();
+    Json method = method_record(request, decided);
+    method["relative_error"] = mean_errors(report.errors);
+    run.writer().finish(method, *decided.source->tokenizer(), decided.source->chat_template());
+  }
+  fs::remove_all(folder.path() / "spill");
+  release_folder(folder.path());
+  folder.commit();
+  measure(report, request.output);
+  report.seconds = seconds_since(start);
+  report.peak_bytes = peak_resident_bytes();
+  return report;
+}
+
+}  // namespace lighten

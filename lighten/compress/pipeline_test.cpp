@@ -1,0 +1,317 @@
+#include "lighten/compress/pipeline.h"
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <cstdlib>
+
+#include "lighten/base/error.h"
+#include "lighten/base/process.h"
+#include "lighten/base/progress.h"
+#include "lighten/compress/fold.h"
+#include "lighten/compress/gptq.h"
+#include "lighten/compress/quantizer.h"
+#include "lighten/compress/rtn.h"
+#include "lighten/compress/test_model.h"
+#include "lighten/runtime/light_model.h"
+
+namespace lighten {
+namespace {
+
+/// Scales by powers of mean |x|: a transform that reads statistics and folds, as AWQ does.
+class PowerFold : public Transform {
+ public:
+  void apply(BlockView& view, BlockCalibration& calibration, const GridOptions&) override {
+    const std::vector<std::vector<std::string>> sets = {
+        {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}, {"mlp.gate_proj", "mlp.up_proj"}, {"mlp.down_proj"}};
+    for (const auto& names : sets) fold_input_scale(view, calibration, names, calibration.mean_abs(names[0]).clamp_min(1e-3).pow(0.3));
+  }
+};
+
+MethodEntry power_fold() {
+  MethodEntry entry;
+  entry.name = "fold";
+  entry.is_transform = true;
+  entry.transform = [] { return std::make_unique<PowerFold>(); };
+  return entry;
+}
+
+MethodEntry gptq_with(const GptqOptions& options) {
+  MethodEntry entry = gptq_method();
+  *static_cast<GptqOptions*>(entry.options.get()) = options;
+  return entry;
+}
+
+QuantizeRequest request_in(const fs::path& folder, const std::string& output, std::vector<MethodEntry> methods) {
+  QuantizeRequest request;
+  request.model = folder / "model";
+  request.output = folder / output;
+  request.methods = std::move(methods);
+  for (const MethodEntry& method : request.methods) request.method_name += (request.method_name.empty() ? "" : "+") + method.name;
+  request.bits = 4;
+  request.group_size = 32;
+  request.calibration = {folder / "text.txt"};
+  request.calibration_tokens = 640;
+  request.calibration_row = 64;
+  request.threads = 2;
+  request.checkpoint_seconds = 0;
+  return request;
+}
+
+fs::path new_model(const std::string& name, const ModelConfig& config = test::tiny_llama_linear()) {
+  set_quiet(true);
+  const fs::path folder = test::scratch("pipeline-" + name);
+  test::write_test_model(folder, config);
+  return folder;
+}
+
+/// Every file of a folder by relative name.
+std::map<std::string, std::string> contents(const fs::path& folder) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::recursive_directory_iterator(folder))
+    if (entry.is_regular_file()) files[fs::relative(entry.path(), folder).string()] = read_file(entry.path());
+  return files;
+}
+
+template <typename E>
+std::string message_of(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const E& error) {
+    return error.what();
+  }
+  return "not the expected error";
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+double mean_error(const QuantizeReport& report) {
+  double sum = 0;
+  for (const LayerError& e : report.errors) sum += e.relative_error;
+  return sum / static_cast<double>(report.errors.size());
+}
+
+TEST(Pipeline, RoundToNearestWritesExactlyTheGroupQuantizersNumbers) {
+  for (const ModelConfig& config : test::tiny_configs()) {
+    const fs::path folder = new_model("rtn", config);
+    QuantizeRequest request = request_in(folder, "out", {rtn_method()});
+    request.calibration.clear();
+    const QuantizeReport report = quantize(request);
+    const LightModel light(folder / "out");
+    const auto source = open_weights(folder / "model");
+    uint64_t linears = 0;
+    for (int64_t layer = 0; layer < config.layers; ++layer)
+      for (const LinearShape& linear : block_linears(config, layer)) {
+        const torch::Tensor w = torch::tensor(source->read(linear.name + ".weight")).reshape({linear.rows, linear.columns});
+        const torch::Tensor expected = fake_quantize(w, {4, 32, ZeroKind::integer});
+        const std::vector<float> got = light.read(linear.name + ".weight");
+        ASSERT_TRUE(torch::equal(torch::tensor(got).reshape_as(expected), expected)) << linear.name;
+        const double error = ((w - expected).square().sum() / w.square().sum()).item<double>();
+        EXPECT_NEAR(report.errors[linears++].relative_error, error, 1e-6);
+      }
+    for (const TensorShape& tensor : expected_tensors(config))
+      if (tensor.shape.size() == 1) EXPECT_EQ(light.read(tensor.name), source->read(tensor.name)) << tensor.name;
+    EXPECT_EQ(report.errors.size(), linears);
+    EXPECT_DOUBLE_EQ(report.linear_bits, 4 + 20 / 32.0);
+    EXPECT_EQ(report.size_after, size_on_disk(folder / "out"));
+  }
+}
+
+TEST(Pipeline, ThePlanForetellsTheSizeOfTheTensors) {
+  const fs::path folder = new_model("plan");
+  QuantizeRequest request = request_in(folder, "out", {gptq_method()});
+  request.head_bits = 4;
+  request.head_group_size = 32;
+  const QuantizePlan plan = plan_quantize(request);
+  EXPECT_FALSE(fs::exists(folder / "out"));
+  EXPECT_FALSE(fs::exists(folder / "out.partial"));
+  quantize(request);
+  EXPECT_EQ(plan.json["size_after"].get<uint64_t>(), LightModel(folder / "out").tensor_bytes());
+  EXPECT_GT(plan.json["disk_needed"].get<uint64_t>(), plan.json["size_after"].get<uint64_t>());
+  EXPECT_TRUE(contains(plan.text, "mlp.down_proj"));
+}
+
+TEST(Pipeline, GptqBeatsRoundToNearestOnItsCalibration) {
+  const fs::path folder = new_model("gptq");
+  QuantizeRequest rtn = request_in(folder, "rtn", {rtn_method()}), gptq = request_in(folder, "gptq", {gptq_method()});
+  rtn.bits = gptq.bits = 3;
+  const double plain = mean_error(quantize(rtn)), swept = mean_error(quantize(gptq));
+  EXPECT_LT(swept, 0.8 * plain);
+}
+
+/// Runs to the end; stopped before block `stop` and resumed; both must give the same bytes.
+void expect_resumed_equals_whole(const std::string& name, const std::vector<MethodEntry>& methods, int head_bits, int64_t stop) {
+  const fs::path folder = new_model("resume-" + name);
+  QuantizeRequest whole = request_in(folder, "whole", methods);
+  whole.head_bits = head_bits;
+  whole.head_group_size = 32;
+  const QuantizeReport report = quantize(whole);
+
+  QuantizeRequest part = whole;
+  part.output = folder / "part";
+  part.on_block = [stop](int64_t layer) {
+    if (layer == stop) throw Interrupted();
+  };
+  EXPECT_THROW(quantize(part), Interrupted);
+  EXPECT_FALSE(fs::exists(folder / "part"));
+  part.resume = true;
+  std::vector<int64_t> done;
+  part.on_block = [&done](int64_t layer) { done.push_back(layer); };
+  const QuantizeReport resumed = quantize(part);
+  EXPECT_EQ(done.front(), stop - 1) << "the checkpoint before the last finished block is taken up";
+  EXPECT_EQ(contents(folder / "whole"), contents(folder / "part"));
+  ASSERT_EQ(resumed.errors.size(), report.errors.size());
+  for (size_t i = 0; i < report.errors.size(); ++i) EXPECT_EQ(resumed.errors[i].relative_error, report.errors[i].relative_error);
+  EXPECT_FALSE(fs::exists(folder / "part.partial"));
+}
+
+TEST(Pipeline, InterruptedAndResumedEqualsUninterrupted) {
+  expect_resumed_equals_whole("gptq", {gptq_method()}, 0, 2);
+  expect_resumed_equals_whole("asymmetric", {power_fold(), gptq_with({.asymmetric = true, .passes = 2})}, 4, 2);
+  expect_resumed_equals_whole("fold", {power_fold()}, 3, 2);
+}
+
+TEST(Pipeline, InterruptedBeforeTheFirstCheckpointStartsAgain) {
+  const fs::path folder = new_model("early");
+  QuantizeRequest request = request_in(folder, "out", {gptq_method()});
+  request.checkpoint_seconds = 1e9;
+  request.on_block = [](int64_t layer) {
+    if (layer == 2) throw Interrupted();
+  };
+  EXPECT_THROW(quantize(request), Interrupted);
+  request.on_block = {};
+  request.resume = true;
+  quantize(request);
+  QuantizeRequest whole = request_in(folder, "whole", {gptq_method()});
+  quantize(whole);
+  EXPECT_EQ(contents(folder / "out"), contents(folder / "whole"));
+}
+
+// Run by the next test in a process of its own.
+TEST(Pipeline, DISABLED_ChildThatKillsItself) {
+  const char* folder = std::getenv("LIGHTEN_TEST_KILL");
+  if (folder == nullptr) GTEST_SKIP();
+  set_quiet(true);
+  QuantizeRequest request = request_in(folder, "killed", {gptq_method()});
+  request.on_block = [](int64_t layer) {
+    if (layer == 2) ::kill(::getpid(), SIGKILL);
+  };
+  quantize(request);
+}
+
+TEST(Pipeline, KilledAndResumedEqualsNeverKilled) {
+  const fs::path folder = new_model("kill");
+  const ProcessResult child = run_process(
+      {fs::read_symlink("/proc/self/exe").string(), "--gtest_filter=Pipeline.DISABLED_ChildThatKillsItself", "--gtest_also_run_disabled_tests"}, {},
+      {"LIGHTEN_TEST_KILL=" + folder.string()});
+  EXPECT_NE(child.exit_code, 0) << child.output;
+  EXPECT_TRUE(fs::exists(folder / "killed.partial" / "state.safetensors"));
+  EXPECT_FALSE(fs::exists(folder / "killed"));
+  QuantizeRequest request = request_in(folder, "killed", {gptq_method()});
+  request.resume = true;
+  quantize(request);
+  quantize(request_in(folder, "whole", {gptq_method()}));
+  EXPECT_EQ(contents(folder / "killed"), contents(folder / "whole"));
+}
+
+TEST(Pipeline, ResumingWithOtherSettingsIsRefusedAndNamesTheDifference) {
+  const fs::path folder = new_model("other");
+  QuantizeRequest request = request_in(folder, "out", {gptq_method()});
+  request.on_block = [](int64_t) { throw Interrupted(); };
+  EXPECT_THROW(quantize(request), Interrupted);
+  request.resume = true;
+  QuantizeRequest other = request;
+  other.bits = 3;
+  EXPECT_TRUE(contains(message_of<OptionError>([&] { quantize(other); }), "bits was 4, now it is 3"));
+  other = request;
+  write_file(folder / "text.txt", test::random_text(4000, 8));
+  EXPECT_TRUE(contains(message_of<OptionError>([&] { quantize(other); }), "calibration text"));
+}
+
+TEST(Pipeline, SpilledActivationsGiveTheSameBytes) {
+  const fs::path folder = new_model("spill");
+  quantize(request_in(folder, "memory", {power_fold(), gptq_with({.asymmetric = true})}));
+  QuantizeRequest request = request_in(folder, "disk", {power_fold(), gptq_with({.asymmetric = true})});
+  request.spill_bytes = 1;
+  quantize(request);
+  EXPECT_EQ(contents(folder / "memory"), contents(folder / "disk"));
+}
+
+TEST(Pipeline, AnExistingOutputIsKeptUnlessForcedAndThenReplacedAsAWhole) {
+  const fs::path folder = new_model("force");
+  fs::create_directories(folder / "out");
+  write_file(folder / "out" / "precious.txt", "kept");
+  QuantizeRequest request = request_in(folder, "out", {rtn_method()});
+  EXPECT_TRUE(contains(message_of<FileError>([&] { quantize(request); }), "--force"));
+  request.force = true;
+  request.on_block = [](int64_t layer) {
+    if (layer == 1) throw Interrupted();
+  };
+  EXPECT_THROW(quantize(request), Interrupted);
+  EXPECT_EQ(read_file(folder / "out" / "precious.txt"), "kept");
+  request.on_block = {};
+  quantize(request);
+  EXPECT_FALSE(fs::exists(folder / "out" / "precious.txt"));
+  EXPECT_NO_THROW(LightModel(folder / "out"));
+}
+
+TEST(Pipeline, AGroupSizeThatDoesNotDivideNamesTheTensorAndWhatWouldDo) {
+  ModelConfig config = test::tiny_llama_linear();
+  config.intermediate_size = 96;
+  const fs::path folder = new_model("group", config);
+  QuantizeRequest request = request_in(folder, "out", {rtn_method()});
+  request.group_size = 64;
+  for (const auto& work : std::vector<std::function<void()>>{[&] { quantize(request); }, [&] { plan_quantize(request); }}) {
+    const std::string message = message_of<OptionError>(work);
+    EXPECT_TRUE(contains(message, "96 inputs of model.layers.0.mlp.down_proj.weight")) << message;
+    EXPECT_TRUE(contains(message, "32 or 0 (per channel)")) << message;
+  }
+  request.group_size = 40;
+  EXPECT_TRUE(contains(message_of<OptionError>([&] { quantize(request); }), "multiple of 32"));
+  request.group_size = kLargestThatFits;
+  EXPECT_EQ(plan_quantize(request).json["method"]["group_size"], 32);
+  request.bits = 5;
+  EXPECT_TRUE(contains(message_of<OptionError>([&] { quantize(request); }), "2, 3, 4 or 8"));
+  EXPECT_FALSE(fs::exists(folder / "out.partial"));
+}
+
+TEST(Pipeline, MissingCalibrationTextIsSaidBeforeAnyWork) {
+  const fs::path folder = new_model("text");
+  QuantizeRequest request = request_in(folder, "out", {gptq_method()});
+  request.calibration.clear();
+  EXPECT_TRUE(contains(message_of<CalibrationError>([&] { quantize(request); }), "--calib"));
+  EXPECT_FALSE(fs::exists(folder / "out.partial"));
+}
+
+TEST(Pipeline, NotANumberInAWeightIsNamed) {
+  const fs::path folder = new_model("nan");
+  const ModelConfig config = test::tiny_llama_linear();
+  test::Tensors tensors = test::random_tensors(config, 1);
+  tensors["model.layers.1.mlp.up_proj.weight"][5] = std::nanf("");
+  test::write_hf_folder(folder / "model", config, tensors);
+  const std::string message = message_of<FormatError>([&] { quantize(request_in(folder, "out", {rtn_method()})); });
+  EXPECT_TRUE(contains(message, "model.layers.1.mlp.up_proj.weight")) << message;
+}
+
+TEST(Pipeline, ALowBitTiedHeadIsWrittenOnceAndServesBothEnds) {
+  const fs::path folder = new_model("head");
+  QuantizeRequest request = request_in(folder, "out", {gptq_method()});
+  request.head_bits = 3;
+  request.head_group_size = 32;
+  quantize(request);
+  const LightModel light(folder / "out");
+  EXPECT_EQ(light.packed().at("model.embed_tokens.weight").spec.bits, 3);
+  EXPECT_FALSE(light.has("lm_head.weight"));
+
+  const fs::path untied = new_model("untied", test::tiny_llama3());
+  request = request_in(untied, "out", {gptq_method()});
+  request.head_bits = 4;
+  request.head_group_size = 32;
+  quantize(request);
+  const LightModel both(untied / "out");
+  EXPECT_EQ(both.packed().at("model.embed_tokens.weight").spec.bits, 4);
+  EXPECT_EQ(both.packed().at("lm_head.weight").spec.bits, 4);
+}
+
+}  // namespace
+}  // namespace lighten

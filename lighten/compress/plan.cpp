@@ -1,0 +1,286 @@
+#include "lighten/compress/plan.h"
+
+#include <ATen/Parallel.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "lighten/base/error.h"
+#include "lighten/base/progress.h"
+#include "lighten/base/table.h"
+#include "lighten/base/threads.h"
+#include "lighten/compress/calibration.h"
+#include "lighten/compress/rtn.h"
+#include "lighten/kernels/linear.h"
+
+namespace lighten::compress {
+namespace {
+
+constexpr int64_t kGroupSizes[] = {128, 64, 32};
+
+bool is_one_of(int value, std::initializer_list<int> allowed) {
+  return std::find(allowed.begin(), allowed.end(), value) != allowed.end();
+}
+
+std::vector<LinearShape> all_linears(const ModelConfig& config) {
+  std::vector<LinearShape> linears;
+  for (int64_t layer = 0; layer < config.layers; ++layer)
+    for (LinearShape& linear : block_linears(config, layer)) linears.push_back(std::move(linear));
+  return linears;
+}
+
+/// "64, 32 or 0 (per channel)": the usual sizes that divide all widths.
+std::string fitting_sizes(const std::vector<LinearShape>& linears) {
+  std::string text;
+  for (const int64_t size : kGroupSizes)
+    if (std::all_of(linears.begin(), linears.end(), [&](const LinearShape& l) { return l.columns % size == 0; }))
+      text += fmt::format("{}{}", text.empty() ? "" : ", ", size);
+  return text + (text.empty() ? "0 (per channel)" : " or 0 (per channel)");
+}
+
+int64_t resolve_group_size(int64_t wanted, const std::vector<LinearShape>& linears, const char* option) {
+  if (wanted == kLargestThatFits) {
+    for (const int64_t size : kGroupSizes)
+      if (std::all_of(linears.begin(), linears.end(), [&](const LinearShape& l) { return l.columns % size == 0; })) return size;
+    return 0;
+  }
+  if (wanted < 0 || (wanted > 0 && wanted % 32 != 0))
+    throw_error<OptionError>("--{} {}: a group size is a multiple of 32, or 0 (per channel); for this model: {}", option,
+                             wanted, fitting_sizes(linears));
+  for (const LinearShape& linear : linears)
+    if (wanted > 0 && linear.columns % wanted != 0)
+      throw_error<OptionError>("--{} {} does not divide the {} inputs of {}.weight; sizes that divide every width: {}", option,
+                               wanted, linear.columns, linear.name, fitting_sizes(linears));
+  return wanted;
+}
+
+LinearSpec spec_of(const GridOptions& grid, int64_t rows, int64_t columns) {
+  return {.bits = grid.bits,
+          .zero = static_cast<PackedZero>(grid.zero),
+          .rows = rows,
+          .columns = columns,
+          .group_size = grid.group_size};
+}
+
+std::vector<LinearShape> end_matrices(const ModelConfig& config) {
+  std::vector<LinearShape> ends = {{"model.embed_tokens", config.vocab_size, config.hidden_size, false}};
+  if (!config.tied_head) ends.push_back({"lm_head", config.vocab_size, config.hidden_size, false});
+  return ends;
+}
+
+void choose_methods(const QuantizeRequest& request, Decided& decided) {
+  const MethodEntry *transform = nullptr, *rounding = nullptr;
+  for (const MethodEntry& method : request.methods) {
+    validate(method.described);
+    if (method.is_transform && transform)
+      throw_error<OptionError>("--method {}: {} and {} are both transforms; one is enough", request.method_name,
+                               transform->name, method.name);
+    if (method.is_transform) transform = &method;
+    if (method.is_rounding) rounding = &method;  // the last one rounds: "awq+gptq" rounds by GPTQ
+  }
+  if (transform) decided.transform = transform->transform();
+  decided.rounding = rounding ? rounding->rounding() : make_rtn();
+
+  const StreamNeeds a = decided.transform ? decided.transform->needs() : StreamNeeds{}, b = decided.rounding->needs();
+  decided.needs = {.float_statistics = a.float_statistics || b.float_statistics,
+                   .float_inputs = a.float_inputs || b.float_inputs,
+                   .quantized_stream = a.quantized_stream || b.quantized_stream};
+  decided.calibrated = !request.calibration.empty();
+  if (!decided.calibrated && (decided.transform || decided.rounding->needs_calibration()))
+    throw_error<CalibrationError>("method {} needs calibration text; give --calib FILE", request.method_name);
+}
+
+/// 64-bit FNV-1a of a file's bytes.
+std::string digest(const fs::path& path) {
+  const MappedFile file(path);
+  uint64_t hash = 0xcbf29ce484222325ull;
+  for (const std::byte byte : file.bytes()) hash = (hash ^ static_cast<uint64_t>(byte)) * 0x100000001b3ull;
+  return fmt::format("{:016x}", hash);
+}
+
+const char* zero_name(ZeroKind zero) {
+  return zero == ZeroKind::symmetric ? "symmetric" : zero == ZeroKind::integer ? "integer" : "minimum";
+}
+
+/// Float operations a second of a small product, as it runs now.
+double measured_speed() {
+  const torch::Tensor a = torch::ones({1024, 512}), b = torch::ones({512, 512});
+  double best = 1e9;
+  for (int repeat = 0; repeat < 4; ++repeat) {
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 0; i < 4; ++i) a.mm(b);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    best = std::max(4 * 2.0 * 1024 * 512 * 512 / seconds, repeat == 0 ? 0 : best);
+  }
+  return best;
+}
+
+}  // namespace
+
+Decided decide(const QuantizeRequest& request) {
+  Decided decided;
+  if (!is_one_of(request.bits, {2, 3, 4, 8})) throw_error<OptionError>("--bits {}: must be 2, 3, 4 or 8", request.bits);
+  if (!is_one_of(request.head_bits, {0, 2, 3, 4, 8}))
+    throw_error<OptionError>("--head-bits {}: must be 2, 3, 4, 8, or 0 (binary16)", request.head_bits);
+  if (request.calibration_row < 2 || request.calibration_tokens < request.calibration_row)
+    throw_error<OptionError>("--calib-tokens {}: must be at least one row of {} tokens", request.calibration_tokens,
+                             request.calibration_row);
+  choose_methods(request, decided);
+  decided.source = open_weights(request.model);
+  const ModelConfig& config = decided.source->config();
+
+  const std::vector<LinearShape> linears = all_linears(config), ends = end_matrices(config);
+  decided.grid = {
+      .bits = request.bits, .group_size = resolve_group_size(request.group_size, linears, "group-size"), .zero = request.zero};
+  decided.low_bit_head = request.head_bits > 0;
+  decided.head = {.bits = request.head_bits,
+                  .group_size = resolve_group_size(request.head_group_size, ends, "head-group-size"),
+                  .zero = request.zero};
+  for (const LinearShape& linear : linears) check(spec_of(decided.grid, linear.rows, linear.columns));
+  if (decided.low_bit_head)
+    for (const LinearShape& end : ends) check(spec_of(decided.head, end.rows, end.columns));
+  decided.threads = request.threads > 0 ? request.threads : available_processors();
+  return decided;
+}
+
+Footprint footprint(const QuantizeRequest& request, const Decided& decided) {
+  const ModelConfig& config = decided.source->config();
+  Footprint f;
+  f.before = decided.source->size_on_disk();
+  uint64_t block_bytes = 0, widest_inside = 0;
+  double block_operations = 0, hessian_operations = 0;
+  const uint64_t tokens = decided.calibrated ? static_cast<uint64_t>(request.calibration_tokens) : 0;
+  for (const LinearShape& linear : block_linears(config, 0)) {
+    const auto weights = static_cast<uint64_t>(linear.rows * linear.columns);
+    f.after += static_cast<uint64_t>(config.layers) * packed_bytes(spec_of(decided.grid, linear.rows, linear.columns));
+    block_bytes += weights * sizeof(float);
+    block_operations += 2.0 * static_cast<double>(weights);
+    hessian_operations += (linear.name.ends_with("q_proj") || linear.name.ends_with("o_proj") ||
+                           linear.name.ends_with("gate_proj") || linear.name.ends_with("down_proj"))
+                              ? 1.3 * static_cast<double>(linear.columns * linear.columns)
+                              : 0.0;
+    widest_inside = std::max(widest_inside, static_cast<uint64_t>(linear.columns));
+  }
+  uint64_t end_bytes = 0;
+  for (const LinearShape& end : end_matrices(config)) {
+    const auto weights = static_cast<uint64_t>(end.rows * end.columns);
+    f.after += decided.low_bit_head ? packed_bytes(spec_of(decided.head, end.rows, end.columns)) : weights * 2;
+    end_bytes += weights * sizeof(float);
+  }
+  for (const TensorShape& tensor : expected_tensors(config))
+    if (tensor.shape.size() == 1) f.after += static_cast<uint64_t>(tensor.shape[0]) * sizeof(float);
+
+  const bool full_float = decided.needs.float_statistics || decided.needs.float_inputs;
+  const uint64_t sample = std::min<uint64_t>(tokens, static_cast<uint64_t>(kSampleTokens));
+  const uint64_t float_tokens = full_float ? tokens : sample, quantized_tokens = decided.needs.quantized_stream ? tokens : 0;
+  const auto width = static_cast<uint64_t>(config.hidden_size) * sizeof(float);
+  f.streams = (float_tokens + quantized_tokens) * width;
+  uint64_t activations = f.streams + float_tokens * width + quantized_tokens * widest_inside * sizeof(float);
+  const auto site_widths =
+      static_cast<uint64_t>(2 * config.hidden_size + config.heads * config.head_dim + config.intermediate_size);
+  if (decided.needs.float_inputs) activations += tokens * site_widths * sizeof(float);
+  const uint64_t samples =
+      sample * (2 * site_widths + static_cast<uint64_t>(2 * config.intermediate_size + 3 * config.hidden_size)) * sizeof(float);
+  const uint64_t in_memory = std::min(activations, request.spill_bytes);
+  const uint64_t hessians = decided.needs.quantized_stream ? 6 * widest_inside * widest_inside * sizeof(double) : 0;
+  constexpr uint64_t kProgram = 350'000'000;  // libtorch, the tokenizer and work space
+  f.memory = kProgram + std::max(3 * end_bytes, in_memory + samples + 3 * block_bytes + hessians);
+  f.disk = 2 * f.after + (decided.calibrated ? 2 * f.streams : 0) + (activations - in_memory);
+  f.disk_free = free_space(request.output);
+  const double layers = static_cast<double>(config.layers);
+  f.operations =
+      layers * (block_operations * static_cast<double>(float_tokens + quantized_tokens + 2 * sample) +
+                2 * hessian_operations * static_cast<double>(quantized_tokens) * (decided.needs.float_inputs ? 2 : 1));
+  if (decided.transform) f.operations += layers * block_operations * 20 * static_cast<double>(sample);
+  if (decided.calibrated && decided.low_bit_head) f.operations += layers * block_operations * static_cast<double>(sample);
+  return f;
+}
+
+Json fingerprint(const QuantizeRequest& request, const Decided& decided) {
+  Json json = method_record(request, decided);
+  json["lighten"] = LIGHTEN_VERSION;
+  json["model"] = fs::weakly_canonical(request.model).string();
+  json["model bytes"] = decided.source->size_on_disk();
+  Json files = Json::array();
+  for (const fs::path& file : request.calibration) files.push_back(digest(file));
+  json["calibration text"] = files;
+  json["threads"] = decided.threads;
+  return json;
+}
+
+Json method_record(const QuantizeRequest& request, const Decided& decided) {
+  Json options = Json::object();
+  for (const MethodEntry& method : request.methods) options[method.name] = to_json(method.described);
+  Json json = {{"name", request.method_name},
+               {"bits", decided.grid.bits},
+               {"group_size", decided.grid.group_size},
+               {"zero", zero_name(decided.grid.zero)},
+               {"head_bits", request.head_bits}};
+  if (decided.low_bit_head) json["head_group_size"] = decided.head.group_size;
+  json["options"] = options;
+  if (decided.calibrated) {
+    Json names = Json::array();
+    for (const fs::path& file : request.calibration) names.push_back(file.filename().string());
+    json["calibration"] = {
+        {"files", names}, {"tokens", request.calibration_tokens}, {"row", request.calibration_row}, {"seed", request.seed}};
+  }
+  return json;
+}
+
+}  // namespace lighten::compress
+
+namespace lighten {
+namespace {
+
+std::string group_text(int64_t size) { return size == 0 ? "per channel" : fmt::format("groups of {}", size); }
+
+}  // namespace
+
+QuantizePlan plan_quantize(const QuantizeRequest& request) {
+  using namespace compress;
+  const Decided decided = decide(request);
+  const ModelConfig& config = decided.source->config();
+  const Footprint f = footprint(request, decided);
+  at::set_num_threads(decided.threads);
+  const double seconds = 5 + 1.5 * f.operations / measured_speed();
+
+  Table table({"linear", "shape", "count", "bits", "bytes each"});
+  for (const LinearShape& linear : block_linears(config, 0)) {
+    const LinearSpec spec{.bits = decided.grid.bits,
+                          .zero = static_cast<PackedZero>(decided.grid.zero),
+                          .rows = linear.rows,
+                          .columns = linear.columns,
+                          .group_size = decided.grid.group_size};
+    const size_t bytes = packed_bytes(spec);
+    table.row({linear.name.substr(linear.name.rfind('.', linear.name.rfind('.') - 1) + 1),
+               fmt::format("{} x {}", linear.rows, linear.columns), std::to_string(config.layers),
+               fmt::format("{:.3f}", 8.0 * static_cast<double>(bytes) / static_cast<double>(linear.rows * linear.columns)),
+               human_bytes(static_cast<double>(bytes))});
+  }
+  const double parameters = static_cast<double>(parameter_count(config));
+  QuantizePlan plan;
+  plan.text = fmt::format(
+      "{} ({}): {} blocks, {:.1f} M parameters\nmethod {}: {} bits, {}; embedding and head: {}\n{}\n"
+      "size    {} -> {} ({:.1f} % of 16 bits, {:.2f} bits per weight)\nmemory  about {}\ntime    about {} with {} threads\n"
+      "disk    {} needed while it runs, {} free at {}\n",
+      request.model.string(), decided.source->container(), config.layers, parameters / 1e6, request.method_name,
+      decided.grid.bits, group_text(decided.grid.group_size),
+      decided.low_bit_head ? fmt::format("{} bits, {}", decided.head.bits, group_text(decided.head.group_size))
+                           : std::string("binary16"),
+      table.text(), human_bytes(static_cast<double>(f.before)), human_bytes(static_cast<double>(f.after)),
+      100.0 * static_cast<double>(f.after) / (2 * parameters), 8.0 * static_cast<double>(f.after) / parameters,
+      human_bytes(static_cast<double>(f.memory)), human_seconds(seconds), decided.threads,
+      human_bytes(static_cast<double>(f.disk)), human_bytes(static_cast<double>(f.disk_free)), request.output.string());
+  plan.json = {{"method", method_record(request, decided)},
+               {"size_before", f.before},
+               {"size_after", f.after},
+               {"bits_per_weight", 8.0 * static_cast<double>(f.after) / parameters},
+               {"memory_bytes", f.memory},
+               {"seconds", seconds},
+               {"disk_needed", f.disk},
+               {"disk_free", f.disk_free}};
+  return plan;
+}
+
+}  // namespace lighten
