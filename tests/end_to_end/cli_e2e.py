@@ -17,7 +17,7 @@ for verb in VERBS:
 
 check_error(lighten("quantise", "x"), 2, ["unknown command 'quantise'", "did you mean 'quantize'?"], "unknown command")
 check_error(lighten("eval", "x", "--agianst", "y", "--text", "z"), 2, ["--agianst", "did you mean '--against'?"], "unknown option")
-check_error(lighten("quantize", "x", "--method", "agw", "-o", folder / "o"), 2, ["unknown method 'agw'", "did you mean 'awq'?"], "unknown method")
+check_error(lighten("quantize", "x", "--method", "aqw", "-o", folder / "o"), 2, ["unknown method 'aqw'", "did you mean 'awq'?"], "unknown method")
 check_error(lighten("quantize", "x", "--method", "gptq+awq", "-o", folder / "o"), 2, ["transform stands first"], "rounding before transform")
 check_error(lighten("quantize", "x", "--method", "awq", "--scal-steps", "3", "-o", folder / "o"), 2, ["did you mean '--scale-steps'?"], "unknown method option")
 check_error(lighten("quantize", "x", "--method", "awq", "--scale-steps", "0", "-o", folder / "o"), 2, ["--scale-steps", "1 to"], "method option out of range")

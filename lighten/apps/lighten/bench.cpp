@@ -25,6 +25,7 @@ Verb bench_verb(CLI::App& root) {
     if (!options->model.empty()) options->model = resolve_model(options->model).string();
     options->threads = common->threads;
     const Json json = bench(*options);
+    if (common->json == "-") return write_json(*common, json), 0;
     Table table({"", "median", "min", "max"});
     const auto rate = [&](const std::string& name, const char* key) {
       const Json& spread = json.at(key);

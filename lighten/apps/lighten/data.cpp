@@ -30,7 +30,7 @@ int list(const Common& common) {
                data_present(entry.id) ? "yes" : "-"});
     rows.push_back(to_json(entry));
   }
-  std::cout << table.text();
+  if (common.json != "-") std::cout << table.text();
   write_json(common, rows);
   return 0;
 }
@@ -45,7 +45,7 @@ int show(const Common& common, const std::string& id) {
   table.row({"download", human_bytes(static_cast<double>(entry->download_bytes))});
   table.row({"stands at", (cache_folder() / entry->path).string()});
   table.row({"here", data_present(id) ? "yes" : "no: `lighten data get " + id + "`"});
-  fmt::print("{}\n{}\n", table.text(), entry->about);
+  if (common.json != "-") fmt::print("{}\n{}\n", table.text(), entry->about);
   write_json(common, to_json(*entry));
   return 0;
 }

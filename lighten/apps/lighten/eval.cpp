@@ -79,7 +79,7 @@ Verb eval_verb(CLI::App& root) {
     json.update(result.json());
     json["size_bytes"] = model.size_bytes;
     json["bits_per_weight"] = model.bits_per_weight;
-    print(result, json);
+    if (common->json != "-") print(result, json);
     write_json(*common, json);
     return 0;
   };
