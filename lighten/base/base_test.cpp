@@ -41,7 +41,7 @@ TEST(Half, EveryBitPatternSurvivesTheRoundTripAndRoundsToNearestEven) {
   EXPECT_EQ(float_to_half(65520.0f), 0x7c00);   // rounds to infinity
   EXPECT_EQ(float_to_half(2049.0f), float_to_half(2048.0f));
   EXPECT_EQ(float_to_half(2051.0f), float_to_half(2052.0f));
-  EXPECT_EQ(float_to_half(0x1p-25f), 0);        // half of the smallest subnormal goes to even
+  EXPECT_EQ(float_to_half(0x1p-25f), 0);  // half of the smallest subnormal goes to even
   EXPECT_EQ(float_to_half(0x1.8p-25f), 1);
 }
 
@@ -64,10 +64,13 @@ TEST(ThreadPool, EveryItemRunsExactlyOnceForManySizes) {
 
 TEST(ThreadPool, RethrowsAndGoesOnWorking) {
   ThreadPool pool(2);
-  EXPECT_THROW(pool.parallel_for(100, 1, [](int64_t begin, int64_t) { if (begin == 50) throw FormatError("x"); }), FormatError);
+  EXPECT_THROW(pool.parallel_for(100, 1,
+                                 [](int64_t begin, int64_t) {
+                                   if (begin == 50) throw FormatError("x");
+                                 }),
+               FormatError);
   std::atomic<int64_t> sum{0};
-  for (int repeat = 0; repeat < 2000; ++repeat)
-    pool.parallel_for(10, 1, [&](int64_t begin, int64_t) { sum += begin; });
+  for (int repeat = 0; repeat < 2000; ++repeat) pool.parallel_for(10, 1, [&](int64_t begin, int64_t) { sum += begin; });
   EXPECT_EQ(sum, 2000 * 45);
 }
 
@@ -119,8 +122,10 @@ struct Example {
   std::string mode = "fast";
 };
 OptionList describe(Example& e) {
-  return {option("bits", e.bits, one_of({2, 3, 4, 8}), "bits", "test"), {"clip", e.clip, "clip", "test"},
-          option("ratio", e.ratio, range(0, 1), "ratio", "test"), option("mode", e.mode, one_of(std::vector<std::string>{"fast", "exact"}), "mode", "test")};
+  return {option("bits", e.bits, one_of({2, 3, 4, 8}), "bits", "test"),
+          {"clip", e.clip, "clip", "test"},
+          option("ratio", e.ratio, range(0, 1), "ratio", "test"),
+          option("mode", e.mode, one_of(std::vector<std::string>{"fast", "exact"}), "mode", "test")};
 }
 
 TEST(Options, SetValidateAndJson) {
@@ -146,7 +151,9 @@ TEST(Options, SetValidateAndJson) {
 }
 
 TEST(Options, NearestNameNeedsToBeNear) {
-  EXPECT_EQ(nearest_name("agw", {"awq", "gptq", "rtn"}), "");
+  EXPECT_EQ(nearest_name("agw", {"awq", "gptq", "rtn"}), "awq");
+  EXPECT_EQ(nearest_name("xyz", {"awq", "gptq", "rtn"}), "");
+  EXPECT_EQ(nearest_name("smollm2-1.7b", {"gemma3-270m", "prose"}), "");
   EXPECT_EQ(nearest_name("aqw", {"awq", "gptq", "rtn"}), "awq");
   EXPECT_EQ(nearest_name("qptq", {"awq", "gptq", "rtn"}), "gptq");
 }

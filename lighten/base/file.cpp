@@ -19,7 +19,8 @@ namespace {
 constexpr size_t kWriteBuffer = 1 << 20;
 
 [[noreturn]] void fail(const char* doing, const fs::path& path, int error) {
-  if (error == ENOSPC) throw_error<FileError>("cannot {} {}: the disk is full; free some space and try again", doing, path.string());
+  if (error == ENOSPC)
+    throw_error<FileError>("cannot {} {}: the disk is full; free some space and try again", doing, path.string());
   throw_error<FileError>("cannot {} {}: {}", doing, path.string(), std::strerror(error));
 }
 
@@ -139,10 +140,14 @@ void AtomicFolder::commit() {
   std::error_code error;
   fs::path old;
   if (fs::exists(target_)) {
-    if (!force_) throw_error<FileError>("{} appeared while it was being written; the result is in {}", target_.string(), working_.string());
+    if (!force_)
+      throw_error<FileError>("{} appeared while it was being written; the result is in {}", target_.string(),
+                             working_.string());
     old = target_.string() + ".replaced-" + std::to_string(::getpid());
     fs::rename(target_, old, error);
-    if (error) throw_error<FileError>("cannot replace {}: {}; the result is in {}", target_.string(), error.message(), working_.string());
+    if (error)
+      throw_error<FileError>("cannot replace {}: {}; the result is in {}", target_.string(), error.message(),
+                             working_.string());
   }
   fs::rename(working_, target_, error);
   if (error) {
@@ -179,13 +184,18 @@ uint64_t free_space(const fs::path& path) { return fs::space(nearest_existing(pa
 
 fs::path cache_folder() {
   fs::path folder;
-  if (const char* own = std::getenv("LIGHTEN_DATA"); own && *own) folder = own;
-  else if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg && *xdg) folder = fs::path(xdg) / "lighten";
-  else if (const char* home = std::getenv("HOME"); home && *home) folder = fs::path(home) / ".cache/lighten";
-  else throw FileError("no cache folder: set LIGHTEN_DATA (or HOME)");
+  if (const char* own = std::getenv("LIGHTEN_DATA"); own && *own)
+    folder = own;
+  else if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg && *xdg)
+    folder = fs::path(xdg) / "lighten";
+  else if (const char* home = std::getenv("HOME"); home && *home)
+    folder = fs::path(home) / ".cache/lighten";
+  else
+    throw FileError("no cache folder: set LIGHTEN_DATA (or HOME)");
   std::error_code error;
   fs::create_directories(folder, error);
-  if (error) throw_error<FileError>("cannot create the cache folder {}: {}; set LIGHTEN_DATA", folder.string(), error.message());
+  if (error)
+    throw_error<FileError>("cannot create the cache folder {}: {}; set LIGHTEN_DATA", folder.string(), error.message());
   return folder;
 }
 

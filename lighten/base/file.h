@@ -38,9 +38,9 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-/// A file that appears at `path` only when commit() has flushed all of it to disk: it is written to a temporary name in the same folder
-/// and renamed. Without commit() the destructor removes the temporary file and `path` stays as it was.
-/// Throws FileError (disk full included) that names the path.
+/// A file that appears at `path` only when commit() has flushed all of it to disk: it is written to a temporary name in the
+/// same folder and renamed. Without commit() the destructor removes the temporary file and `path` stays as it was. Throws
+/// FileError (disk full included) that names the path.
 class AtomicFile {
  public:
   explicit AtomicFile(const fs::path& path);
@@ -61,8 +61,8 @@ class AtomicFile {
   void flush();
 };
 
-/// A folder that replaces `path` as a whole when commit() is called; work on path(). Throws FileError at construction if `path` exists and
-/// `force` is false. With `force` the old folder stays until the new one is complete, then the names are exchanged.
+/// A folder that replaces `path` as a whole when commit() is called; work on path(). Throws FileError at construction if `path`
+/// exists and `force` is false. With `force` the old folder stays until the new one is complete, then the names are exchanged.
 /// The working folder's name is `path` + suffix; with `keep_partial` it survives the destructor, so that work can be resumed.
 class AtomicFolder {
  public:
@@ -88,7 +88,8 @@ uint64_t size_on_disk(const fs::path& path);
 /// Free bytes of the file system that would hold `path`.
 uint64_t free_space(const fs::path& path);
 
-/// Where fetched models and data are kept: $LIGHTEN_DATA, else $XDG_CACHE_HOME/lighten, else ~/.cache/lighten. Created if missing.
+/// Where fetched models and data are kept: $LIGHTEN_DATA, else $XDG_CACHE_HOME/lighten, else ~/.cache/lighten. Created if
+/// missing.
 fs::path cache_folder();
 
 }  // namespace lighten

@@ -22,7 +22,8 @@ std::string join_words(const std::vector<T>& items) {
 }
 
 [[noreturn]] void refuse(const Option& option, const std::string& value) {
-  throw_error<OptionError>("--{} {}: must be {}", option.name, value, option.allowed.text.empty() ? "a valid value" : option.allowed.text);
+  throw_error<OptionError>("--{} {}: must be {}", option.name, value,
+                           option.allowed.text.empty() ? "a valid value" : option.allowed.text);
 }
 
 template <typename T>
@@ -43,7 +44,8 @@ void check_allowed(const Option& option) {
             throw_error<OptionError>("--{}: {}", option.name, unknown_name_message("value", *target, names));
         } else if constexpr (!std::is_same_v<T, bool>) {
           const double value = static_cast<double>(*target);
-          if (!std::isfinite(value) || (option.allowed.number && !option.allowed.number(value))) refuse(option, option.value_text());
+          if (!std::isfinite(value) || (option.allowed.number && !option.allowed.number(value)))
+            refuse(option, option.value_text());
         }
       },
       option.target);
@@ -55,7 +57,9 @@ Allowed any_value() { return {"", {}, {}}; }
 
 Allowed one_of(std::vector<int64_t> values) {
   std::string text = join_words(values);
-  return {std::move(text), {}, [values](double v) { return std::any_of(values.begin(), values.end(), [&](int64_t a) { return v == static_cast<double>(a); }); }};
+  return {std::move(text), {}, [values](double v) {
+            return std::any_of(values.begin(), values.end(), [&](int64_t a) { return v == static_cast<double>(a); });
+          }};
 }
 
 Allowed one_of(std::vector<std::string> words) {
@@ -72,7 +76,12 @@ Allowed above(double low) {
 }
 
 Option::Option(std::string name, Target target, Allowed allowed, std::string doc, std::string source, std::string unit)
-    : name(std::move(name)), target(target), allowed(std::move(allowed)), doc(std::move(doc)), source(std::move(source)), unit(std::move(unit)) {}
+    : name(std::move(name)),
+      target(target),
+      allowed(std::move(allowed)),
+      doc(std::move(doc)),
+      source(std::move(source)),
+      unit(std::move(unit)) {}
 
 Option::Option(std::string name, bool& target, std::string doc, std::string source)
     : Option(std::move(name), Target(&target), {"true or false", {}, {}}, std::move(doc), std::move(source)) {}
@@ -85,9 +94,12 @@ std::string Option::value_text() const {
   return std::visit(
       [](auto* target) {
         using T = std::remove_pointer_t<decltype(target)>;
-        if constexpr (std::is_same_v<T, bool>) return std::string(*target ? "true" : "false");
-        else if constexpr (std::is_same_v<T, std::string>) return *target;
-        else return fmt::format("{}", *target);
+        if constexpr (std::is_same_v<T, bool>)
+          return std::string(*target ? "true" : "false");
+        else if constexpr (std::is_same_v<T, std::string>)
+          return *target;
+        else
+          return fmt::format("{}", *target);
       },
       target);
 }
@@ -96,12 +108,17 @@ void Option::set(const std::string& text) {
   std::visit(
       [&](auto* value) {
         using T = std::remove_pointer_t<decltype(value)>;
-        if constexpr (std::is_same_v<T, std::string>) *value = text;
+        if constexpr (std::is_same_v<T, std::string>)
+          *value = text;
         else if constexpr (std::is_same_v<T, bool>) {
-          if (text.empty() || text == "true" || text == "1" || text == "yes" || text == "on") *value = true;
-          else if (text == "false" || text == "0" || text == "no" || text == "off") *value = false;
-          else refuse(*this, "'" + text + "'");
-        } else *value = parse_number<T>(*this, text);
+          if (text.empty() || text == "true" || text == "1" || text == "yes" || text == "on")
+            *value = true;
+          else if (text == "false" || text == "0" || text == "no" || text == "off")
+            *value = false;
+          else
+            refuse(*this, "'" + text + "'");
+        } else
+          *value = parse_number<T>(*this, text);
       },
       target);
   check_allowed(*this);
@@ -112,7 +129,8 @@ void Option::set_json(const Json& json) {
   std::visit(
       [&](auto* value) {
         using T = std::remove_pointer_t<decltype(value)>;
-        if constexpr (std::is_same_v<T, std::string>) refuse(*this, json.dump());
+        if constexpr (std::is_same_v<T, std::string>)
+          refuse(*this, json.dump());
         else if constexpr (std::is_same_v<T, bool>) {
           if (!json.is_boolean()) refuse(*this, json.dump());
           *value = json.get<bool>();
@@ -176,19 +194,22 @@ std::string nearest_name(const std::string& word, const std::vector<std::string>
     for (size_t i = 1; i <= n; ++i)
       for (size_t j = 1; j <= m; ++j) {
         d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (word[i - 1] != candidate[j - 1])});
-        if (i > 1 && j > 1 && word[i - 1] == candidate[j - 2] && word[i - 2] == candidate[j - 1]) d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+        if (i > 1 && j > 1 && word[i - 1] == candidate[j - 2] && word[i - 2] == candidate[j - 1])
+          d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
       }
     if (d[n][m] < best_distance) {
       best_distance = d[n][m];
       best = candidate;
     }
   }
-  return best_distance <= std::max<size_t>(1, std::max(word.size(), best.size()) / 3) ? best : "";
+  const size_t longest = std::max(word.size(), best.size());
+  return best_distance < longest && best_distance <= std::max<size_t>(2, longest / 3) ? best : "";
 }
 
 std::string unknown_name_message(const std::string& kind, const std::string& word, const std::vector<std::string>& candidates) {
   std::string text = fmt::format("unknown {} '{}'", kind, word);
-  if (const std::string nearest = nearest_name(word, candidates); !nearest.empty()) text += fmt::format("; did you mean '{}'?", nearest);
+  if (const std::string nearest = nearest_name(word, candidates); !nearest.empty())
+    text += fmt::format("; did you mean '{}'?", nearest);
   if (candidates.size() <= 30) {
     text += " (known: ";
     for (size_t i = 0; i < candidates.size(); ++i) text += (i ? ", " : "") + candidates[i];

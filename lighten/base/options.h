@@ -1,5 +1,5 @@
-// Options, declared once: an aggregate and one describe() function give the flags, --help, validation, the JSON in results and the
-// table in a README.
+// Options, declared once: an aggregate and one describe() function give the flags, --help, validation, the JSON in results and
+// the table in a README.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -46,7 +46,8 @@ struct Option {
 
 template <typename T>
 Option option(std::string name, T& field, Allowed allowed, std::string doc, std::string source, std::string unit = "") {
-  return Option(std::move(name), Option::Target(&field), std::move(allowed), std::move(doc), std::move(source), std::move(unit));
+  return Option(std::move(name), Option::Target(&field), std::move(allowed), std::move(doc), std::move(source),
+                std::move(unit));
 }
 
 using OptionList = std::vector<Option>;
@@ -60,7 +61,8 @@ void set_from_json(const OptionList& options, const Json& values);
 /// The Markdown table of a README: option, default, allowed, meaning, source.
 std::string to_markdown(const OptionList& options);
 
-/// The candidate with the smallest edit distance to `word`, or "" when none is near (distance above a third of the length).
+/// The candidate with the smallest edit distance to `word`, or "" when none is near (more than two edits and more than a third
+/// of the length, or nothing in common).
 std::string nearest_name(const std::string& word, const std::vector<std::string>& candidates);
 /// "unknown method 'agw'; did you mean 'awq'? (known: ...)"
 std::string unknown_name_message(const std::string& kind, const std::string& word, const std::vector<std::string>& candidates);

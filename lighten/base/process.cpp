@@ -14,7 +14,8 @@
 
 namespace lighten {
 
-ProcessResult run_process(const std::vector<std::string>& arguments, const fs::path& folder, const std::vector<std::string>& extra_environment) {
+ProcessResult run_process(const std::vector<std::string>& arguments, const fs::path& folder,
+                          const std::vector<std::string>& extra_environment) {
   int pipe_ends[2];
   if (::pipe2(pipe_ends, O_CLOEXEC) != 0) throw_error<FileError>("cannot start {}: {}", arguments.at(0), std::strerror(errno));
   const pid_t child = ::fork();

@@ -82,9 +82,11 @@ void Progress::print(bool last) {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   std::string line = fmt::format("{}: {}/{}{}", title_, done_, total_, unit_.empty() ? "" : " " + unit_);
   if (!note_.empty()) line += " (" + note_ + ")";
-  if (last) line += fmt::format(", {}", human_seconds(seconds));
+  if (last)
+    line += fmt::format(", {}", human_seconds(seconds));
   else if (done_ > skipped_ && total_ > done_)
-    line += fmt::format(", {} left", human_seconds(seconds * static_cast<double>(total_ - done_) / static_cast<double>(done_ - skipped_)));
+    line += fmt::format(", {} left",
+                        human_seconds(seconds * static_cast<double>(total_ - done_) / static_cast<double>(done_ - skipped_)));
   if (!terminal_) {
     fmt::print(stderr, "{}\n", line);
     return;

@@ -15,8 +15,8 @@ bool is_quiet();
 void info(const std::string& line);
 void warn(const std::string& line);
 
-/// One long piece of work. On a terminal: one line that is redrawn, with share, rate and ETA. In a log: a plain line every ten seconds.
-/// Polls Ctrl-C: advance() throws Interrupted after one.
+/// One long piece of work. On a terminal: one line that is redrawn, with share, rate and ETA. In a log: a plain line every ten
+/// seconds. Polls Ctrl-C: advance() throws Interrupted after one.
 class Progress {
  public:
   Progress(std::string title, int64_t total, std::string unit = "");

@@ -7,7 +7,8 @@
 
 namespace lighten {
 
-/// xoshiro256** seeded by splitmix64. Same seed, same numbers, everywhere. Source: Blackman and Vigna, "Scrambled linear generators".
+/// xoshiro256** seeded by splitmix64. Same seed, same numbers, everywhere. Source: Blackman and Vigna, "Scrambled linear
+/// generators".
 class Random {
  public:
   explicit Random(uint64_t seed) {

@@ -6,9 +6,9 @@
 
 namespace lighten {
 
-/// Fixed set of workers that wait for the next loop: they spin for a few microseconds, then sleep. The calling thread works too.
-/// Work is claimed in small pieces, so a core that is lost to another program costs its share and not a stall.
-/// One loop at a time: parallel_for from two threads at once is serialised; a nested call runs in the calling thread.
+/// Fixed set of workers that wait for the next loop: they spin for a few microseconds, then sleep. The calling thread works
+/// too. Work is claimed in small pieces, so a core that is lost to another program costs its share and not a stall. One loop at
+/// a time: parallel_for from two threads at once is serialised; a nested call runs in the calling thread.
 class ThreadPool {
  public:
   /// `threads` workers in all, the caller included; 0 = as many as the processor runs at once (the affinity mask is respected).

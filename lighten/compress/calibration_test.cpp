@@ -61,9 +61,11 @@ TEST(CalibrationText, EmptyBinaryAndTooShortTextsAreRefusedByName) {
     return message_of([&] { read_calibration({file}, *tokenizer(), {.tokens = 1024, .row = 512}); });
   };
   const auto contains = [](const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; };
-  const fs::path empty = text_file("empty", ""), blank = text_file("blank", "\n \n"), zero = text_file("nul", std::string("ab\0cd", 5));
+  const fs::path empty = text_file("empty", ""), blank = text_file("blank", "\n \n"),
+                 zero = text_file("nul", std::string("ab\0cd", 5));
   const fs::path latin = text_file("latin", "\xe9\xe8\xff\xfe rest"), tiny = text_file("tiny", test::random_text(100, 3));
-  for (const fs::path& file : {empty, blank, zero, latin, tiny}) EXPECT_TRUE(contains(reading(file), file.string())) << reading(file);
+  for (const fs::path& file : {empty, blank, zero, latin, tiny})
+    EXPECT_TRUE(contains(reading(file), file.string())) << reading(file);
   EXPECT_TRUE(contains(reading(empty), "empty"));
   EXPECT_TRUE(contains(reading(blank), "empty"));
   EXPECT_TRUE(contains(reading(zero), "NUL"));
@@ -76,7 +78,8 @@ TEST(CalibrationText, EmptyBinaryAndTooShortTextsAreRefusedByName) {
 CalibrationRows random_rows(const ModelConfig& config, int64_t count, int64_t row) {
   CalibrationRows rows;
   rows.row = row;
-  for (int64_t r = 0; r < count; ++r) rows.rows.push_back(test::random_ids(config, static_cast<size_t>(row), 100 + static_cast<uint64_t>(r)));
+  for (int64_t r = 0; r < count; ++r)
+    rows.rows.push_back(test::random_ids(config, static_cast<size_t>(row), 100 + static_cast<uint64_t>(r)));
   return rows;
 }
 
@@ -106,8 +109,8 @@ TEST(BlockCalibration, BothStreamsEndWhereTheFloatAndTheRoundedModelEnd) {
     const CalibrationRows rows = random_rows(config, 10, 24);
     Decoder model = load_decoder(config, read), rounded = load_decoder(config, read);
     auto budget = std::make_shared<SpillBudget>();
-    CalibrationStreams streams =
-        start_streams(config, model->embedding, model->embedding, rows, {.float_statistics = true, .quantized_stream = true}, budget);
+    CalibrationStreams streams = start_streams(config, model->embedding, model->embedding, rows,
+                                               {.float_statistics = true, .quantized_stream = true}, budget);
     const GridOptions grid{4, 32, ZeroKind::integer};
     for (int64_t layer = 0; layer < config.layers; ++layer) {
       Block block = load_block(config, read, layer);
@@ -155,7 +158,8 @@ struct OneBlock {
 TEST(BlockCalibration, StatisticsSamplesAndHessiansEqualDirectOnes) {
   torch::NoGradGuard no_grad;
   OneBlock one({.float_inputs = true, .quantized_stream = true});
-  const torch::Tensor x = torch::embedding(one.model->embedding, ids_of(one.rows)), xq = torch::embedding(one.disturbed, ids_of(one.rows));
+  const torch::Tensor x = torch::embedding(one.model->embedding, ids_of(one.rows)),
+                      xq = torch::embedding(one.disturbed, ids_of(one.rows));
   BlockCalibration calibration(one.view, one.streams);
   for (const LinearView& linear : one.view.linears) {
     const torch::Tensor direct = one.inputs(linear.name, x), direct_q = one.inputs(linear.name, xq);
@@ -163,7 +167,9 @@ TEST(BlockCalibration, StatisticsSamplesAndHessiansEqualDirectOnes) {
     EXPECT_LT(relative(calibration.mean_abs(linear.name), flat.abs().mean(0)), 1e-5);
     EXPECT_LT(relative(calibration.max_abs(linear.name), flat.abs().amax(0)), 1e-6);
     EXPECT_LT(relative(calibration.sample_inputs(linear.name), direct), 1e-6);
-    EXPECT_LT(relative(calibration.sample_outputs(linear.name), linear.module->weight.defined() ? torch::linear(direct, linear.module->weight) : direct), 1e-5);
+    EXPECT_LT(relative(calibration.sample_outputs(linear.name),
+                       linear.module->weight.defined() ? torch::linear(direct, linear.module->weight) : direct),
+              1e-5);
     EXPECT_EQ(calibration.relative_error(linear.name), 0.0);
     const auto gram = [](const torch::Tensor& in) {
       const torch::Tensor rows = in.flatten(0, 1).to(torch::kDouble);
@@ -179,7 +185,9 @@ TEST(BlockCalibration, StatisticsSamplesAndHessiansEqualDirectOnes) {
     EXPECT_LT(relative(torch::cat(a), direct), 1e-5);
     EXPECT_LT(relative(torch::cat(b), direct_q), 1e-5);
   }
-  EXPECT_LT(relative(calibration.run_module("self_attn", calibration.module_inputs("self_attn")), calibration.module_outputs("self_attn")), 1e-6);
+  EXPECT_LT(relative(calibration.run_module("self_attn", calibration.module_inputs("self_attn")),
+                     calibration.module_outputs("self_attn")),
+            1e-6);
   EXPECT_LT(relative(calibration.run_module("mlp", calibration.module_inputs("mlp")), calibration.module_outputs("mlp")), 1e-6);
 }
 
@@ -204,17 +212,21 @@ TEST(Fold, TheFloatBlockAndTheCalibrationStayInStep) {
   BlockCalibration calibration(one.view, one.streams);
   torch::manual_seed(1);
   const auto scale = [](int64_t n) { return torch::rand({n}) * 3 + 0.2; };
-  fold_input_scale(one.view, calibration, {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}, scale(one.config.hidden_size));
+  fold_input_scale(one.view, calibration, {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"},
+                   scale(one.config.hidden_size));
   fold_input_scale(one.view, calibration, {"mlp.gate_proj", "mlp.up_proj"}, scale(one.config.hidden_size));
   fold_input_scale(one.view, calibration, {"mlp.down_proj"}, scale(one.config.intermediate_size));
   EXPECT_LT(relative(one.block->forward(x), before), 1e-5);
   for (const LinearView& linear : one.view.linears) {
     EXPECT_LT(calibration.relative_error(linear.name), 1e-10) << linear.name;
     EXPECT_LT(relative(calibration.sample_inputs(linear.name), one.inputs(linear.name, x)), 1e-5) << linear.name;
-    EXPECT_LT(relative(calibration.mean_abs(linear.name), one.inputs(linear.name, x).flatten(0, 1).abs().mean(0)), 1e-5) << linear.name;
+    EXPECT_LT(relative(calibration.mean_abs(linear.name), one.inputs(linear.name, x).flatten(0, 1).abs().mean(0)), 1e-5)
+        << linear.name;
   }
   const torch::Tensor in = one.inputs("mlp.down_proj", x).flatten(0, 1).to(torch::kDouble);
-  EXPECT_LT(relative(calibration.hessian("mlp.down_proj", Stream::floating), in.t().mm(in) * (2.0 / static_cast<double>(in.size(0)))), 1e-5);
+  EXPECT_LT(
+      relative(calibration.hessian("mlp.down_proj", Stream::floating), in.t().mm(in) * (2.0 / static_cast<double>(in.size(0)))),
+      1e-5);
 }
 
 TEST(Fold, WhatCannotBeFoldedIsRefused) {
@@ -226,7 +238,8 @@ TEST(Fold, WhatCannotBeFoldedIsRefused) {
   EXPECT_THROW(fold_input_scale(one.view, calibration, {"self_attn.o_proj"}, torch::ones({hidden})), ModelError);
   EXPECT_THROW(fold_input_scale(one.view, calibration, {"self_attn.q_proj"}, torch::ones({hidden})), ModelError);
   EXPECT_THROW(fold_input_scale(one.view, calibration, {"mlp.down_proj"}, torch::ones({hidden + 1})), ModelError);
-  EXPECT_THROW(fold_input_scale(one.view, calibration, {"mlp.down_proj"}, torch::zeros({one.config.intermediate_size})), ModelError);
+  EXPECT_THROW(fold_input_scale(one.view, calibration, {"mlp.down_proj"}, torch::zeros({one.config.intermediate_size})),
+               ModelError);
 }
 
 TEST(ActivationStore, SpilledChunksHoldTheSameValuesAndCanBeWritten) {

@@ -24,7 +24,8 @@ class PowerFold : public Transform {
   void apply(BlockView& view, BlockCalibration& calibration, const GridOptions&) override {
     const std::vector<std::vector<std::string>> sets = {
         {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}, {"mlp.gate_proj", "mlp.up_proj"}, {"mlp.down_proj"}};
-    for (const auto& names : sets) fold_input_scale(view, calibration, names, calibration.mean_abs(names[0]).clamp_min(1e-3).pow(0.3));
+    for (const auto& names : sets)
+      fold_input_scale(view, calibration, names, calibration.mean_abs(names[0]).clamp_min(1e-3).pow(0.3));
   }
 };
 
@@ -47,7 +48,8 @@ QuantizeRequest request_in(const fs::path& folder, const std::string& output, st
   request.model = folder / "model";
   request.output = folder / output;
   request.methods = std::move(methods);
-  for (const MethodEntry& method : request.methods) request.method_name += (request.method_name.empty() ? "" : "+") + method.name;
+  for (const MethodEntry& method : request.methods)
+    request.method_name += (request.method_name.empty() ? "" : "+") + method.name;
   request.bits = 4;
   request.group_size = 32;
   request.calibration = {folder / "text.txt"};
@@ -140,7 +142,8 @@ TEST(Pipeline, GptqBeatsRoundToNearestOnItsCalibration) {
 }
 
 /// Runs to the end; stopped before block `stop` and resumed; both must give the same bytes.
-void expect_resumed_equals_whole(const std::string& name, const std::vector<MethodEntry>& methods, int head_bits, int64_t stop) {
+void expect_resumed_equals_whole(const std::string& name, const std::vector<MethodEntry>& methods, int head_bits,
+                                 int64_t stop) {
   const fs::path folder = new_model("resume-" + name);
   QuantizeRequest whole = request_in(folder, "whole", methods);
   whole.head_bits = head_bits;
@@ -161,7 +164,8 @@ void expect_resumed_equals_whole(const std::string& name, const std::vector<Meth
   EXPECT_EQ(done.front(), stop - 1) << "the checkpoint before the last finished block is taken up";
   EXPECT_EQ(contents(folder / "whole"), contents(folder / "part"));
   ASSERT_EQ(resumed.errors.size(), report.errors.size());
-  for (size_t i = 0; i < report.errors.size(); ++i) EXPECT_EQ(resumed.errors[i].relative_error, report.errors[i].relative_error);
+  for (size_t i = 0; i < report.errors.size(); ++i)
+    EXPECT_EQ(resumed.errors[i].relative_error, report.errors[i].relative_error);
   EXPECT_FALSE(fs::exists(folder / "part.partial"));
 }
 
@@ -201,9 +205,10 @@ TEST(Pipeline, DISABLED_ChildThatKillsItself) {
 
 TEST(Pipeline, KilledAndResumedEqualsNeverKilled) {
   const fs::path folder = new_model("kill");
-  const ProcessResult child = run_process(
-      {fs::read_symlink("/proc/self/exe").string(), "--gtest_filter=Pipeline.DISABLED_ChildThatKillsItself", "--gtest_also_run_disabled_tests"}, {},
-      {"LIGHTEN_TEST_KILL=" + folder.string()});
+  const ProcessResult child =
+      run_process({fs::read_symlink("/proc/self/exe").string(), "--gtest_filter=Pipeline.DISABLED_ChildThatKillsItself",
+                   "--gtest_also_run_disabled_tests"},
+                  {}, {"LIGHTEN_TEST_KILL=" + folder.string()});
   EXPECT_NE(child.exit_code, 0) << child.output;
   EXPECT_TRUE(fs::exists(folder / "killed.partial" / "state.safetensors"));
   EXPECT_FALSE(fs::exists(folder / "killed"));

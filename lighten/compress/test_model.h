@@ -26,7 +26,8 @@ inline std::string random_text(size_t bytes, uint64_t seed) {
   Random random(seed);
   std::string text;
   while (text.size() < bytes) {
-    for (uint64_t n = 1 + random.below(8); n > 0; --n) text += static_cast<char>('a' + random.below(26) * random.below(26) / 25);
+    for (uint64_t n = 1 + random.below(8); n > 0; --n)
+      text += static_cast<char>('a' + random.below(26) * random.below(26) / 25);
     text += random.below(12) == 0 ? '\n' : ' ';
   }
   text.resize(bytes);

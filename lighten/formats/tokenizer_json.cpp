@@ -3,6 +3,7 @@
 #include "lighten/base/error.h"
 #include "lighten/formats/json_fields.h"
 #include "lighten/formats/tokenizer_parts.h"
+#include "lighten/formats/unicode.h"
 
 namespace lighten::formats {
 namespace {
@@ -168,10 +169,14 @@ class Reader : public nlohmann::json_sax<Json> {
   std::vector<Json*> stack_;
 };
 
-bool nested_deeper(const Json& json, size_t limit) {
-  if (!json.is_structured()) return false;
-  return limit == 0 ||
-         std::any_of(json.begin(), json.end(), [&](const Json& child) { return nested_deeper(child, limit - 1); });
+/// What the parser of a file guarantees, for JSON that comes from elsewhere: text is UTF-8, nesting has an end.
+void check_rest(const Json& json, const std::string& where, size_t limit) {
+  if (json.is_string() && !is_valid_utf8(json.get_ref<const std::string&>()))
+    throw_error<FormatError>("{}: text {} is not UTF-8; fetch the file again", where,
+                             printable(json.get_ref<const std::string&>()));
+  if (!json.is_structured()) return;
+  if (limit == 0) throw_error<FormatError>("{}: nested deeper than {} levels", where, kDeepest);
+  for (const Json& child : json) check_rest(child, where, limit - 1);
 }
 
 void take_vocabulary(const Json& vocabulary, TokenizerParts& parts) {
@@ -227,7 +232,7 @@ TokenizerParts take_tokenizer_json(const Json& json, const std::string& file) {
   if (!json.is_object()) throw_error<FormatError>("{}: must hold a JSON object; this is no tokenizer.json", file);
   for (const auto& [name, value] : json.items()) {
     if (name != "model" || !value.is_object()) {
-      if (nested_deeper(value, kDeepest)) throw_error<FormatError>("{}: nested deeper than {} levels", file, kDeepest);
+      check_rest(value, file + ": " + name, kDeepest);
       parts.rest[name] = value;
       continue;
     }
@@ -238,7 +243,7 @@ TokenizerParts take_tokenizer_json(const Json& json, const std::string& file) {
       } else if (field == "merges" && member.is_array()) {
         take_merges(member, parts);
       } else {
-        if (nested_deeper(member, kDeepest)) throw_error<FormatError>("{}: nested deeper than {} levels", file, kDeepest);
+        check_rest(member, file + ": model." + field, kDeepest);
         model[field] = member;
       }
     }

@@ -87,8 +87,9 @@ void find_bos_and_eos(TokenizerParts& parts, const Json& settings, const std::st
       parts.adds_bos = true;
     }
   }
-  if (settings.is_null()) return;
+  if (!settings.is_object()) return;
   const auto take = [&](const char* name, int32_t& id) {
+    if (settings.contains(name) && settings[name].is_null()) id = -1;
     const std::string content = token_setting(settings, name, settings_file);
     if (const int32_t found = content.empty() ? -1 : id_of(parts, content); found >= 0) id = found;
   };

@@ -229,6 +229,7 @@ TEST(Tokenizer, BrokenJsonNamesTheFieldAndTheRemedy) {
                    j["normalizer"] = {{"type", "Precompiled"}};
                  }),
                  "normalizer \"Precompiled\" is not supported");
+  expect_refused(changed([](Json& j) { j["normalizer"] = {{"type", "Prepend"}, {"prepend", "\xf0"}}; }), "is not UTF-8");
   expect_refused(changed([](Json& j) { j["decoder"] = {{"type", "CTC"}}; }), "decoder \"CTC\" is not supported");
   expect_refused(changed([](Json& j) {
                    Json nest = {{"type", "NFC"}};

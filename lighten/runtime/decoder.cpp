@@ -5,8 +5,19 @@
 #include <cmath>
 
 #include "lighten/base/error.h"
+#include "lighten/runtime/activation_split.h"
 
 namespace lighten::runtime {
+
+namespace {
+
+constexpr int64_t kHeadFloats = 1 << 20;  // bounds the memory for logits of many tokens on their way
+
+void grow(std::vector<float>& buffer, int64_t size) {
+  if (buffer.size() < static_cast<size_t>(size)) buffer.resize(static_cast<size_t>(size));
+}
+
+}  // namespace
 
 Decoder::Decoder(DecoderWeights weights, Companions companions, bool exact, std::unique_ptr<ThreadPool> pool)
     : weights_(std::move(weights)),
@@ -41,18 +52,14 @@ void Decoder::each_token(int64_t n, const Body& body) {
 
 void Decoder::resize_scratch(int64_t tokens) {
   const ModelConfig& c = weights_.config;
-  const auto at_least = [&](std::vector<float>& buffer, int64_t width) {
-    const auto size = static_cast<size_t>(tokens * width);
-    if (buffer.size() < size) buffer.resize(size);
-  };
-  at_least(scratch_.x, c.hidden_size);
-  at_least(scratch_.h, c.hidden_size);
-  at_least(scratch_.q, c.heads * c.head_dim);
-  at_least(scratch_.k, c.kv_heads * c.head_dim);
-  at_least(scratch_.v, c.kv_heads * c.head_dim);
-  at_least(scratch_.context, c.heads * c.head_dim);
-  at_least(scratch_.gate, c.intermediate_size);
-  at_least(scratch_.up, c.intermediate_size);
+  grow(scratch_.x, tokens * c.hidden_size);
+  grow(scratch_.h, tokens * c.hidden_size);
+  grow(scratch_.q, tokens * c.heads * c.head_dim);
+  grow(scratch_.k, tokens * c.kv_heads * c.head_dim);
+  grow(scratch_.v, tokens * c.kv_heads * c.head_dim);
+  grow(scratch_.context, tokens * c.heads * c.head_dim);
+  grow(scratch_.gate, tokens * c.intermediate_size);
+  grow(scratch_.up, tokens * c.intermediate_size);
 }
 
 void Decoder::forward(KvCache& any_cache, std::span<const int32_t> tokens, float* logits, int64_t logits_for) {
@@ -100,15 +107,45 @@ void Decoder::embed(std::span<const int32_t> tokens) {
   });
 }
 
-void Decoder::multiply(const std::vector<float>& in, int64_t n, std::initializer_list<Product> products) {
+void Decoder::multiply(const float* in, int64_t n, std::initializer_list<Product> products) {
   std::array<LinearTask, 3> tasks;
   size_t count = 0;
+  int64_t outputs = 0;
+  bool rounds = false;
   for (const Product& product : products) {
     const auto& [spec, data] = product.matrix.weight;
     const std::vector<float>& bias = product.matrix.bias;
-    tasks[count++] = {spec, data, product.out.data(), spec.rows, bias.empty() ? nullptr : bias.data()};
+    tasks[count++] = {spec, data, product.out, spec.rows, bias.empty() ? nullptr : bias.data()};
+    outputs += spec.rows;
+    rounds = rounds || (!exact_ && spec.bits <= 8);
   }
-  linear(std::span(tasks).first(count), in.data(), tasks[0].spec.columns, n, arithmetic(), *pool_);
+  const std::span<LinearTask> used = std::span(tasks).first(count);
+  if (rounds) {
+    multiply_split(in, n, used, outputs);
+  } else {
+    linear(used, in, tasks[0].spec.columns, n, exact_ ? Arithmetic::exact : Arithmetic::fast, *pool_);
+  }
+}
+
+void Decoder::multiply_split(const float* in, int64_t n, std::span<LinearTask> tasks, int64_t outputs) {
+  const int64_t width = tasks[0].spec.columns;
+  grow(scratch_.halves, 2 * n * width);
+  grow(scratch_.pairs, 2 * n * outputs);
+  each_token(n,
+             [&](int64_t t) { split_activations(tasks[0].spec, in + t * width, 1, scratch_.halves.data() + 2 * t * width); });
+  std::array<LinearTask, 3> halves;
+  float* out = scratch_.pairs.data();
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    halves[i] = {tasks[i].spec, tasks[i].packed, out, tasks[i].spec.rows, nullptr};
+    out += 2 * n * tasks[i].spec.rows;
+  }
+  linear(std::span(halves).first(tasks.size()), scratch_.halves.data(), width, 2 * n, Arithmetic::fast, *pool_);
+  each_token(n, [&](int64_t t) {
+    for (size_t i = 0; i < tasks.size(); ++i) {
+      const int64_t rows = tasks[i].spec.rows;
+      join_pairs(halves[i].y + 2 * t * rows, tasks[i].bias, 1, rows, tasks[i].y + t * rows);
+    }
+  });
 }
 
 void Decoder::normalize(const std::vector<float>& weight, const float* in, float* out, int64_t n) {
@@ -127,7 +164,7 @@ void Decoder::attention_part(const LayerWeights& layer, int64_t index, Cache& ca
   const ModelConfig& c = weights_.config;
   Scratch& s = scratch_;
   normalize(layer.attention_norm, s.x.data(), s.h.data(), n);
-  multiply(s.h, n, {{layer.q, s.q}, {layer.k, s.k}, {layer.v, s.v}});
+  multiply(s.h.data(), n, {{layer.q, s.q.data()}, {layer.k, s.k.data()}, {layer.v, s.v.data()}});
 
   const bool slides = c.slides(index);
   const RotaryTable& table = slides ? local_rope_ : rope_;
@@ -148,7 +185,7 @@ void Decoder::attention_part(const LayerWeights& layer, int64_t index, Cache& ca
                              .softcap = static_cast<float>(c.attention_softcap),
                              .window = slides ? c.sliding_window : 0};
   attention(shape, s.q.data(), cache.view(index), first, n, s.context.data(), *pool_);
-  multiply(s.context, n, {{layer.o, s.h}});
+  multiply(s.context.data(), n, {{layer.o, s.h.data()}});
   add_residual(layer.attention_out_norm, n);
 }
 
@@ -156,21 +193,23 @@ void Decoder::mlp_part(const LayerWeights& layer, int64_t n) {
   const ModelConfig& c = weights_.config;
   Scratch& s = scratch_;
   normalize(layer.mlp_norm, s.x.data(), s.h.data(), n);
-  multiply(s.h, n, {{layer.gate, s.gate}, {layer.up, s.up}});
+  multiply(s.h.data(), n, {{layer.gate, s.gate.data()}, {layer.up, s.up.data()}});
   each_token(n, [&](int64_t t) {
     const int64_t offset = t * c.intermediate_size;
     const auto act = c.activation == Activation::silu ? silu_mul : gelu_tanh_mul;
     act(s.gate.data() + offset, s.up.data() + offset, c.intermediate_size);
   });
-  multiply(s.gate, n, {{layer.down, s.h}});
+  multiply(s.gate.data(), n, {{layer.down, s.h.data()}});
   add_residual(layer.mlp_out_norm, n);
 }
 
 void Decoder::head(int64_t n, float* logits, int64_t logits_for) {
   const ModelConfig& c = weights_.config;
   normalize(weights_.final_norm, scratch_.x.data() + (n - logits_for) * c.hidden_size, scratch_.h.data(), logits_for);
-  linear(weights_.head.spec, weights_.head.data, scratch_.h.data(), c.hidden_size, logits_for, logits, c.vocab_size, nullptr,
-         arithmetic(), *pool_);
+  const int64_t step = std::max<int64_t>(1, kHeadFloats / c.vocab_size);
+  for (int64_t t = 0; t < logits_for; t += step)
+    multiply(scratch_.h.data() + t * c.hidden_size, std::min(step, logits_for - t),
+             {{weights_.head, logits + t * c.vocab_size}});
   if (c.logit_softcap == 0) return;
   const auto cap = static_cast<float>(c.logit_softcap);
   each_token(logits_for, [&](int64_t t) {

@@ -40,6 +40,7 @@ class Decoder final : public RuntimeModel {
   /// Activations of one chunk, each [tokens, width].
   struct Scratch {
     std::vector<float> x, h, q, k, v, context, gate, up;
+    std::vector<float> halves, pairs;  ///< inputs and outputs of multiply_split
   };
   void resize_scratch(int64_t tokens);
   void chunk(Cache& cache, std::span<const int32_t> tokens, float* logits, int64_t logits_for);
@@ -49,18 +50,17 @@ class Decoder final : public RuntimeModel {
   void head(int64_t n, float* logits, int64_t logits_for);
   struct Product {
     const Matrix& matrix;
-    std::vector<float>& out;
+    float* out;
   };
   /// At most three products of the same input, in one go.
-  void multiply(const std::vector<float>& in, int64_t n, std::initializer_list<Product> products);
+  void multiply(const float* in, int64_t n, std::initializer_list<Product> products);
+  void multiply_split(const float* in, int64_t n, std::span<LinearTask> tasks, int64_t outputs);
   void normalize(const std::vector<float>& weight, const float* in, float* out, int64_t n);
   /// x += h, after h's own norm if there is one.
   void add_residual(const std::vector<float>& out_norm, int64_t n);
   /// body(t) for every token, in parallel when there are several.
   template <typename Body>
   void each_token(int64_t n, const Body& body);
-
-  Arithmetic arithmetic() const { return exact_ ? Arithmetic::exact : Arithmetic::fast; }
 
   DecoderWeights weights_;
   Companions companions_;

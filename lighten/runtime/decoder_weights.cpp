@@ -62,7 +62,7 @@ DecoderWeights assemble(const ModelConfig& config, const std::map<std::string, P
   }
   weights.final_norm = vector("model.norm.weight");
   weights.embedding = packed.at("model.embed_tokens.weight");
-  weights.head = config.tied_head ? weights.embedding : packed.at("lm_head.weight");
+  weights.head = {config.tied_head ? weights.embedding : packed.at("lm_head.weight"), {}};
   return weights;
 }
 
@@ -94,9 +94,7 @@ PackedTensor pack_tensor(const WeightSource& source, const TensorShape& tensor, 
   }
   const std::vector<float> values = source.read(tensor.name);
   LinearSpec spec = half_spec(values, tensor.shape);
-  const StoredTensor* stored = source.find(tensor.name);
-  if (storage == FloatStorage::bf16 || (storage == FloatStorage::native && stored != nullptr && stored->type == "BF16"))
-    spec.bfloat = true;
+  if (storage == FloatStorage::bf16) spec.bfloat = true;
   if (storage == FloatStorage::f32) {
     spec.bits = 32;
     spec.bfloat = false;

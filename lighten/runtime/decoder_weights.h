@@ -28,7 +28,8 @@ struct LayerWeights {
 
 struct DecoderWeights {
   ModelConfig config;
-  PackedWeight embedding, head;  ///< the same bytes when tied
+  PackedWeight embedding;
+  Matrix head;  ///< the same bytes when tied
   std::vector<LayerWeights> layers;
   std::vector<float> final_norm;
   uint64_t bytes = 0;                       ///< packed tensors and norms, a tied head once

@@ -1,0 +1,384 @@
+// The reproduction: AWQ beside round-to-nearest, its two halves and GPTQ, on SmolLM2-135M; embedding and head stay float.
+#include "lighten/systems/quantization/awq/recipe.h"
+
+#include <ATen/Parallel.h>
+
+#include <chrono>
+
+#include "lighten/base/progress.h"
+#include "lighten/base/table.h"
+#include "lighten/compress/accounting.h"
+#include "lighten/compress/gptq.h"
+#include "lighten/compress/rtn.h"
+#include "lighten/data/packages.h"
+#include "lighten/eval/scorers.h"
+#include "lighten/systems/quantization/awq/awq.h"
+
+namespace lighten {
+namespace {
+
+using Metrics = std::map<std::string, double>;
+
+/// How much of everything one size of the recipe takes.
+struct Extent {
+  int64_t model_blocks, quantized_blocks;  ///< 0: all
+  int64_t rows, row;                       ///< calibration
+  int64_t windows, far_windows, window;    ///< tests
+  int seeds;
+  bool whole_table;  ///< the arms beyond the first claim's
+};
+
+Extent extent_of(RecipeSize size) {
+  switch (size) {
+    case RecipeSize::smoke:
+      return {2, 2, 2, 64, 1, 1, 64, 1, true};
+    case RecipeSize::standard:
+      return {0, 10, 2, 512, 6, 0, 512, 1, false};
+    case RecipeSize::full:
+      break;
+  }
+  return {0, 0, 64, 512, 16, 12, 512, 3, true};
+}
+
+/// The float model's logits for windows that come again and again: the last hidden states are kept, the head is computed anew.
+class RememberingScorer : public LogitModel {
+ public:
+  explicit RememberingScorer(Decoder model) : model_(std::move(model)) {}
+  int64_t vocab_size() const override { return model_->config.vocab_size; }
+  void begin(std::span<const int32_t> ids) override {
+    const torch::InferenceMode inference;
+    const std::vector<int64_t> window(ids.begin(), ids.end());
+    auto [found, fresh] = windows_.try_emplace(window);
+    if (fresh) found->second = model_->hidden_states(torch::tensor(window).unsqueeze(0)).squeeze(0);
+    hidden_ = found->second;
+    position_ = 0;
+  }
+  void next(int64_t count, float* logits) override {
+    const torch::InferenceMode inference;
+    const torch::Tensor rows = model_->head(hidden_.narrow(0, position_, count));
+    torch::from_blob(logits, {count, vocab_size()}).copy_(rows);
+    position_ += count;
+  }
+
+ private:
+  Decoder model_;
+  std::map<std::vector<int64_t>, torch::Tensor> windows_;
+  torch::Tensor hidden_;
+  int64_t position_ = 0;
+};
+
+/// What the arms are made of.
+struct Method {
+  std::unique_ptr<Transform> transform;
+  std::unique_ptr<Rounding> rounding;
+  GridOptions grid;
+};
+
+struct Quantized {
+  Decoder model{nullptr};
+  BitAccount account;
+  std::vector<double> block_errors;  ///< mean over a block's linears of ||(W - Q) X||^2 / ||W X||^2, float stream
+  double seconds = 0;
+};
+
+/// The texts, the float model and the fixed parts of every arm.
+class Laboratory {
+ public:
+  explicit Laboratory(Bench& bench) : bench_(bench), extent_(extent_of(bench.size())) {
+    const bool fetch = bench.size() != RecipeSize::smoke;
+    source_ = open_weights(data_path("smollm2-135m", fetch));
+    prose_ = data_path("prose", fetch);
+    near_ = read_file(prose_ / "test.txt");
+    far_ = read_file(prose_ / "far.txt");
+    if (bench.size() == RecipeSize::smoke) {  // tokenizing all of it takes longer than the rest
+      near_.resize(std::min<size_t>(near_.size(), 20000));
+      far_.resize(std::min<size_t>(far_.size(), 20000));
+    }
+    Decoder model = fresh_model();
+    reference_ = evaluated(std::make_unique<RememberingScorer>(model));
+  }
+  const Extent& extent() const { return extent_; }
+
+  /// Rows of the documentation ("calibration.txt") or of the far domain ("calibration_far.txt").
+  const CalibrationRows& rows(const std::string& file, uint64_t seed) {
+    auto [found, fresh] = rows_.try_emplace({file, seed});
+    if (fresh)
+      found->second = read_calibration({prose_ / file}, *source_->tokenizer(),
+                                       {.tokens = extent_.rows * extent_.row, .row = extent_.row, .seed = seed});
+    return found->second;
+  }
+
+  Metrics float_model() {
+    Metrics metrics;
+    measure(metrics, *reference_, nullptr);
+    metrics["weight_mb"] = static_cast<double>(parameter_count(source_->config())) * 2e-6;
+    metrics["bits"] = 16;
+    return metrics;
+  }
+
+  Metrics quantized(const std::string& arm, uint64_t seed, Method method, const CalibrationRows& rows) {
+    Quantized result = quantize(std::move(method), rows);
+    write_errors(arm, seed, result.block_errors);
+    Metrics metrics;
+    const std::unique_ptr<EvaluatedModel> model = evaluated(torch_scorer(result.model));
+    measure(metrics, *model, reference_.get());
+    const double untouched = static_cast<double>(parameter_count(source_->config()) - result.account.weights) * 2e-6;
+    metrics["weight_mb"] = static_cast<double>(result.account.total()) / 8e6 + untouched;
+    metrics["bits"] = result.account.effective_bits();
+    metrics["layer_error"] = 0;
+    for (const double error : result.block_errors)
+      metrics["layer_error"] += error / static_cast<double>(result.block_errors.size());
+    metrics["seconds"] = result.seconds;
+    return metrics;
+  }
+
+  /// Per-block errors of an arm, also one that an earlier run measured; empty if there are none.
+  std::vector<double> errors(const std::string& arm, uint64_t seed) const {
+    const fs::path file = errors_file(arm, seed);
+    return fs::exists(file) ? Json::parse(read_file(file)).get<std::vector<double>>() : std::vector<double>();
+  }
+
+ private:
+  TensorReader reader() const {
+    return [this](const std::string& name) { return source_->read(name); };
+  }
+  Decoder fresh_model() const {
+    if (extent_.model_blocks == 0) return load_decoder(*source_);
+    Decoder model = load_ends(source_->config(), reader());
+    for (int64_t layer = 0; layer < extent_.model_blocks; ++layer)
+      model->blocks.push_back(load_block(source_->config(), reader(), layer));
+    return model;
+  }
+  std::unique_ptr<EvaluatedModel> evaluated(std::unique_ptr<LogitModel> scorer) const {
+    auto model = std::make_unique<EvaluatedModel>();
+    model->scorer = std::move(scorer);
+    model->tokenizer = source_->tokenizer();
+    model->config = source_->config();
+    model->threads = bench_.threads();
+    return model;
+  }
+  fs::path errors_file(const std::string& arm, uint64_t seed) const {
+    return bench_.folder() / fmt::format("errors-{}-{}-{}.json", to_string(bench_.size()), arm, seed);
+  }
+  void write_errors(const std::string& arm, uint64_t seed, const std::vector<double>& errors) const {
+    write_file(errors_file(arm, seed), Json(errors).dump());
+  }
+
+  void measure(Metrics& metrics, EvaluatedModel& model, EvaluatedModel* against) const {
+    const auto on = [&](const std::string& text, int64_t windows, const std::string& suffix) {
+      if (windows == 0) return;
+      const Evaluation e =
+          evaluate(model, against, text, {.window = extent_.window, .max_tokens = windows * extent_.window, .bootstrap = 0});
+      metrics["perplexity" + suffix] = e.perplexity;
+      if (!against) return;
+      metrics["kl" + suffix] = e.kl_mean;
+      metrics["agreement" + suffix] = e.top1_agreement;
+    };
+    on(near_, extent_.windows, "");
+    on(far_, extent_.far_windows, "_far");
+  }
+
+  Quantized quantize(Method method, const CalibrationRows& rows) const {
+    torch::NoGradGuard no_grad;
+    Quantized result;
+    result.model = fresh_model();
+    const auto start = std::chrono::steady_clock::now();
+    StreamNeeds needs;
+    for (const StreamNeeds part : {method.transform ? method.transform->needs() : StreamNeeds{}, method.rounding->needs()}) {
+      needs.float_statistics |= part.float_statistics;
+      needs.float_inputs |= part.float_inputs;
+      needs.quantized_stream |= part.quantized_stream;
+    }
+    CalibrationStreams streams = start_streams(source_->config(), result.model->embedding, result.model->embedding, rows, needs,
+                                               std::make_shared<SpillBudget>());
+    const auto all = static_cast<int64_t>(result.model->blocks.size());
+    const int64_t count = extent_.quantized_blocks == 0 ? all : std::min(all, extent_.quantized_blocks);
+    Progress progress("quantize", count, "blocks");
+    for (int64_t layer = 0; layer < count; ++layer) {
+      BlockView view = view_block(result.model->blocks[static_cast<size_t>(layer)], layer);
+      BlockCalibration calibration(view, streams);
+      if (method.transform) method.transform->apply(view, calibration, method.grid);
+      for (const auto& [name, tensor] : method.rounding->round(view, calibration, method.grid)) result.account.add(tensor);
+      double error = 0;
+      for (const LinearView& linear : view.linears)
+        error += calibration.relative_error(linear.name) / static_cast<double>(view.linears.size());
+      result.block_errors.push_back(error);
+      calibration.finish();
+      progress.advance();
+    }
+    progress.finish();
+    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return result;
+  }
+
+  Bench& bench_;
+  Extent extent_;
+  std::unique_ptr<WeightSource> source_;
+  fs::path prose_;
+  std::string near_, far_;
+  std::unique_ptr<EvaluatedModel> reference_;
+  std::map<std::pair<std::string, uint64_t>, CalibrationRows> rows_;
+};
+
+Method method_named(const std::string& name, int bits) {
+  const GridOptions grid{.bits = bits, .group_size = 64};
+  if (name == "rtn") return {nullptr, make_rtn(), grid};
+  if (name == "gptq") return {nullptr, make_gptq(), grid};
+  if (name == "scale") return {make_awq(), make_rtn(), grid};
+  if (name == "clip") return {nullptr, make_awq_rounding(), grid};
+  if (name == "awq+gptq") return {make_awq(), make_gptq(), grid};
+  return {make_awq(), make_awq_rounding(), grid};
+}
+
+/// How much worse a method gets on both tests when it was calibrated on the other domain; mean of the two relative rises.
+double domain_loss(const Bench& bench, const std::string& arm, size_t seed) {
+  const auto ratio = [&](const std::string& metric, const std::string& other, const std::string& own) {
+    return bench.values(other, metric)[seed] / bench.values(own, metric)[seed] - 1;
+  };
+  const std::string far = arm + "-far-calibrated";
+  return (ratio("perplexity", far, arm) + ratio("perplexity_far", arm, far)) / 2;
+}
+
+void describe_metrics(Bench& bench) {
+  bench.describe_metric("perplexity", "perplexity, documentation");
+  bench.describe_metric("perplexity_far", "perplexity, Bible");
+  bench.describe_metric("kl", "KL to float, documentation", "nats");
+  bench.describe_metric("kl_far", "KL to float, Bible", "nats");
+  bench.describe_metric("agreement", "same first choice as float, documentation");
+  bench.describe_metric("agreement_far", "same first choice as float, Bible");
+  bench.describe_metric("layer_error", "relative output error of the linears");
+  bench.describe_metric("bits", "bits per quantized weight");
+  bench.describe_metric("weight_mb", "weights, embedding in 16 bits", "MB");
+  bench.describe_metric("seconds", "time to quantize", "s");
+  bench.baseline("float");
+}
+
+void plot_size_against_quality(Bench& bench, const std::vector<std::string>& methods) {
+  Plot plot{Plot::Kind::lines,
+            "Quality against size",
+            "Test text of other documents than the calibration text. Lower left is better.",
+            "MB",
+            "perplexity",
+            {},
+            false,
+            true};
+  for (const std::string& method : methods) {
+    Series series{.name = method, .x = {}, .y = {}, .labels = {}, .error = {}};
+    for (const std::string bits : {"3", "4"}) {
+      const std::string arm = method + "-" + bits;
+      if (bench.values(arm, "perplexity").empty()) continue;
+      series.x.push_back(bench.mean(arm, "weight_mb"));
+      series.y.push_back(bench.mean(arm, "perplexity"));
+      series.labels.push_back(bits + " bits");
+      series.error.push_back(bench.sd(arm, "perplexity"));
+    }
+    if (!series.x.empty()) plot.series.push_back(series);
+  }
+  plot.series.push_back({.name = "float 16",
+                         .x = {bench.mean("float", "weight_mb")},
+                         .y = {bench.mean("float", "perplexity")},
+                         .labels = {"16 bits"},
+                         .error = {}});
+  bench.plot(plot);
+}
+
+void plot_layer_errors(Bench& bench, const Laboratory& laboratory, const std::vector<std::string>& arms, uint64_t seed) {
+  Plot plot{Plot::Kind::lines,
+            "Error block by block",
+            "Relative squared output error of a block's seven linears on float inputs, mean.",
+            "block",
+            "relative error",
+            {},
+            false,
+            true};
+  for (const std::string& arm : arms) {
+    Series series{.name = arm, .x = {}, .y = laboratory.errors(arm, seed), .labels = {}, .error = {}};
+    for (size_t block = 0; block < series.y.size(); ++block) series.x.push_back(static_cast<double>(block));
+    if (!series.y.empty()) plot.series.push_back(series);
+  }
+  bench.plot(plot);
+}
+
+void run(Bench& bench) {
+  at::set_num_threads(bench.threads());
+  describe_metrics(bench);
+  Laboratory laboratory(bench);
+  const Extent& extent = laboratory.extent();
+  const std::vector<uint64_t> seeds = bench.seeds(extent.seeds);
+  const std::vector<std::string> no_data = {"rtn"}, three_bits = {"scale", "clip", "awq", "gptq"},
+                                 four_bits = {"awq", "gptq", "awq+gptq"}, moved = {"awq", "gptq"};
+
+  Metrics once;  // what has no seed is measured once and stands beside every seed
+  const auto measure = [&](const std::string& method, int bits, const std::string& text, uint64_t seed) {
+    const std::string arm = fmt::format("{}-{}{}", method, bits, text == "calibration.txt" ? "" : "-far-calibrated");
+    return bench.arm(arm, seed,
+                     [&] { return laboratory.quantized(arm, seed, method_named(method, bits), laboratory.rows(text, seed)); });
+  };
+  once = bench.arm("float", seeds[0], [&] { return laboratory.float_model(); });
+  for (const uint64_t seed : seeds) bench.arm("float", seed, [&] { return once; });
+  for (const int bits : {3, 4}) {
+    if (bits == 4 && !extent.whole_table) continue;
+    once = measure("rtn", bits, "calibration.txt", seeds[0]);
+    for (const uint64_t seed : seeds) bench.arm(fmt::format("rtn-{}", bits), seed, [&] { return once; });
+  }
+  for (const uint64_t seed : seeds) {
+    for (const std::string& method : three_bits) measure(method, 3, "calibration.txt", seed);
+    if (!extent.whole_table) continue;
+    for (const std::string& method : moved) measure(method, 3, "calibration_far.txt", seed);
+    if (seed == seeds[0])
+      for (const std::string& method : four_bits) measure(method, 4, "calibration.txt", seed);
+  }
+
+  bench.claim_below("AWQ has a lower perplexity than round-to-nearest at 3 bits", "awq-3", "rtn-3", "perplexity");
+  bench.claim_below("scaling alone helps at 3 bits", "scale-3", "rtn-3", "perplexity");
+  bench.claim_below("clipping alone helps at 3 bits", "clip-3", "rtn-3", "perplexity");
+  bench.claim_below("scaling and clipping together beat scaling alone", "awq-3", "scale-3", "perplexity");
+  bench.claim_below("scaling and clipping together beat clipping alone", "awq-3", "clip-3", "perplexity");
+  bench.claim_below("AWQ has a lower perplexity than GPTQ at 3 bits, as in the paper's tables", "awq-3", "gptq-3",
+                    "perplexity");
+  if (extent.whole_table) {
+    bench.claim_below("AWQ has a lower perplexity than round-to-nearest at 4 bits", "awq-4", "rtn-4", "perplexity");
+    bench.claim_below("on text far from the calibration text AWQ has a lower perplexity than GPTQ at 3 bits", "awq-3", "gptq-3",
+                      "perplexity_far");
+    std::vector<double> margins;
+    for (size_t i = 0; i < seeds.size(); ++i)
+      margins.push_back(domain_loss(bench, "gptq-3", i) - domain_loss(bench, "awq-3", i));
+    bench.claim_paired("AWQ loses less than GPTQ when it is calibrated on the other domain (difference of the relative rises)",
+                       margins);
+    bench.note(
+        fmt::format("Calibrated on the other domain, perplexity rises by {:.1f} % with AWQ and by {:.1f} % with GPTQ (3 "
+                    "bits, first seed, mean over both test texts).",
+                    100 * domain_loss(bench, "awq-3", 0), 100 * domain_loss(bench, "gptq-3", 0)));
+  }
+  plot_size_against_quality(bench, {"rtn", "awq", "gptq", "awq+gptq"});
+  plot_layer_errors(bench, laboratory, {"rtn-3", "scale-3", "clip-3", "awq-3", "gptq-3"}, seeds[0]);
+
+  bench.note(
+      "Groups of 64 inputs share a binary16 scale and an integer zero point. Embedding, head and norms stay float. RTN has "
+      "no seed; it is measured once.");
+  if (extent.quantized_blocks > 0)
+    bench.note(fmt::format("This size quantizes the first {} blocks only and reads little text; --full is the measurement.",
+                           extent.quantized_blocks));
+  bench.setting("model", "smollm2-135m");
+  bench.setting("text", "prose");
+  bench.setting("calibration_rows", extent.rows);
+  bench.setting("calibration_row_tokens", extent.row);
+  bench.setting("test_windows", Json{extent.windows, extent.far_windows});
+  AwqOptions awq;
+  bench.setting("awq", to_json(describe(awq)));
+  GptqOptions gptq;
+  bench.setting("gptq", to_json(describe(gptq)));
+  bench.version("torch", TORCH_VERSION);
+}
+
+}  // namespace
+
+Recipe awq_recipe() {
+  return {.id = "awq",
+          .claim =
+              "Scaling up the input channels that activations call important, then clipping, rounds a language model to 3 "
+              "bits with a lower perplexity than round-to-nearest, and depends less on the calibration text than GPTQ.",
+          .run = run};
+}
+
+}  // namespace lighten
