@@ -39,4 +39,10 @@ target_precompile_headers(lighten_torch_pch PRIVATE "${PROJECT_SOURCE_DIR}/cmake
 function(lighten_use_torch target)
   target_link_libraries(${target} PUBLIC lighten_torch)
   target_precompile_headers(${target} REUSE_FROM lighten_torch_pch)
+  get_target_property(kind ${target} TYPE)
+  if(kind STREQUAL "EXECUTABLE")
+    # The precompiled header was made with -fPIC; a program's -fPIE would make gcc ignore it.
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(${target} PRIVATE -fPIC)
+  endif()
 endfunction()

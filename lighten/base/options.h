@@ -61,8 +61,7 @@ void set_from_json(const OptionList& options, const Json& values);
 /// The Markdown table of a README: option, default, allowed, meaning, source.
 std::string to_markdown(const OptionList& options);
 
-/// The candidate with the smallest edit distance to `word`, or "" when none is near (more than two edits and more than a third
-/// of the length, or nothing in common).
+/// The candidate with the smallest edit distance to `word`, or "" when none is near (distance above a third of the length).
 std::string nearest_name(const std::string& word, const std::vector<std::string>& candidates);
 /// "unknown method 'agw'; did you mean 'awq'? (known: ...)"
 std::string unknown_name_message(const std::string& kind, const std::string& word, const std::vector<std::string>& candidates);

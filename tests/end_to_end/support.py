@@ -1,7 +1,9 @@
 """What the end-to-end tests share: calling the built programs, and a tiny model made by hand."""
+import atexit
 import json
 import os
 import pathlib
+import shutil
 import struct
 import subprocess
 import sys
@@ -48,7 +50,9 @@ def finish():
 
 
 def scratch():
-    return pathlib.Path(tempfile.mkdtemp(prefix="lighten-e2e-"))
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="lighten-e2e-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def byte_characters():
