@@ -83,7 +83,6 @@ OptionList describe(GptqOptions& o) {
       option("asymmetric-damping", o.asymmetric_damping, range(1e-6, 10), "times mean(diag H), in that correction",
              "not in the paper"),
       option("passes", o.passes, range(0, 100), "coordinate-descent passes after the sweep", "not in the paper, off"),
-      Option("refit-scales", o.refit_scales, "in those passes move every group's scale to its optimum first", "not in the paper"),
   };
 }
 
@@ -98,7 +97,7 @@ QuantTensor gptq_round(const torch::Tensor& weight, const torch::Tensor& hessian
   if (options.passes > 0) {
     torch::Tensor damped = hessian.clone();
     damped.diagonal().add_(factor.damping * hessian.diagonal().mean());
-    refine_codes(tensor, weight, damped, options.passes, options.refit_scales);
+    refine_codes(tensor, weight, damped, options.passes);
   }
   return tensor;
 }

@@ -93,8 +93,7 @@ class Run {
   torch::Tensor round_ends(const Decoder& ends, const CalibrationRows& rows) {
     std::map<std::string, QuantTensor> quantized;
     std::map<std::string, std::vector<float>> floats;
-    torch::Tensor embedding;
-    if (!decided_.low_bit_head) embedding = ends->embedding.to(torch::kHalf).to(torch::kFloat);
+    torch::Tensor embedding = ends->embedding.to(torch::kHalf).to(torch::kFloat);
     Decoder decoder = ends;
     for (const NamedTensor& tensor : tensors(decoder)) {
       if (tensor.tensor->dim() == 1 || !decided_.low_bit_head) {
@@ -103,7 +102,7 @@ class Run {
       }
       const bool reads_hidden = config_.tied_head || tensor.name == "lm_head.weight";
       torch::Tensor hessian;
-      if (reads_hidden && decided_.calibrated) hessian = head_hessian(ends, read_, rows, kSampleTokens / rows.row);
+      if (reads_hidden && decided_.calibrated) hessian = head_hessian(config_, read_, rows, kSampleTokens / rows.row);
       QuantTensor codes = round_head(*tensor.tensor, hessian, decided_.head);
       if (tensor.name == "model.embed_tokens.weight") embedding = dequantized(codes);
       quantized.emplace(tensor.name, std::move(codes));

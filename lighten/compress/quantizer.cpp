@@ -215,10 +215,8 @@ torch::Tensor fake_quantize(const torch::Tensor& weight, const GridOptions& grid
 }
 
 torch::Tensor dequantized(const QuantTensor& tensor) {
-  auto values = std::make_unique<std::vector<float>>(dequantize(tensor));
-  float* data = values->data();
-  auto* owner = values.release();
-  return torch::from_blob(data, {tensor.rows, tensor.columns}, [owner](void*) { delete owner; }, torch::kFloat);
+  const std::vector<float> values = dequantize(tensor);
+  return torch::tensor(values, torch::kFloat).reshape({tensor.rows, tensor.columns});
 }
 
 void install(Linear& module, const QuantTensor& tensor) {
