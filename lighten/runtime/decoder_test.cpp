@@ -240,5 +240,18 @@ TEST(RealModel, SmolLm2TopLogitsEqualTheReference) {
   EXPECT_LT(relative(native.data(), logits.data(), logits.size()), 1e-5) << "packed GGUF blocks mean the same weights";
 }
 
+TEST(RealModel, SmolLm2WithRoundedActivationsAndCacheStaysClose) {
+  if (!fs::exists(smollm2())) GTEST_SKIP() << "fetch smollm2-135m first";
+  const auto exact = RuntimeModel::load(smollm2(), {.threads = 2, .exact = true});
+  const auto fast = RuntimeModel::load(smollm2(), {.threads = 2, .exact = false});
+  const std::vector<int32_t> ids = exact->tokenizer()->encode(
+      "A hash table stores pairs of keys and values. A function turns each key into a number, the number says in which bucket "
+      "of an array the "
+      "pair is kept, and looking a key up takes the same time however many pairs there are. When two keys fall into one "
+      "bucket, they are chained.");
+  const auto exact_cache = exact->new_cache(), fast_cache = fast->new_cache();
+  EXPECT_LT(worst(run_all(*fast, *fast_cache, ids), run_all(*exact, *exact_cache, ids), 49152), 2e-2);
+}
+
 }  // namespace
 }  // namespace lighten
