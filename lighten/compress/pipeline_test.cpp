@@ -112,7 +112,9 @@ TEST(Pipeline, RoundToNearestWritesExactlyTheGroupQuantizersNumbers) {
         EXPECT_NEAR(report.errors[linears++].relative_error, error, 1e-6);
       }
     for (const TensorShape& tensor : expected_tensors(config))
-      if (tensor.shape.size() == 1) EXPECT_EQ(light.read(tensor.name), source->read(tensor.name)) << tensor.name;
+      if (tensor.shape.size() == 1) {
+        EXPECT_EQ(light.read(tensor.name), source->read(tensor.name)) << tensor.name;
+      }
     EXPECT_EQ(report.errors.size(), linears);
     EXPECT_DOUBLE_EQ(report.linear_bits, 4 + 20 / 32.0);
     EXPECT_EQ(report.size_after, size_on_disk(folder / "out"));

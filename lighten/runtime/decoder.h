@@ -34,7 +34,7 @@ class Decoder final : public RuntimeModel {
   std::unique_ptr<KvCache> new_cache(int64_t capacity) const override;
   void forward(KvCache& cache, std::span<const int32_t> tokens, float* logits, int64_t logits_for) override;
 
-  static constexpr int64_t kChunk = 256;  ///< tokens that go through the blocks together
+  static constexpr int64_t kChunk = 128;  ///< tokens that go through the blocks together
 
  private:
   /// Activations of one chunk, each [tokens, width].
