@@ -81,7 +81,8 @@ if not (folder / "killed").exists():
 check(kills > 0 and same(folder / "light", folder / "killed"), f"killed {kills} times and resumed = never killed")
 
 child = subprocess.Popen([str(LIGHTEN), *map(str, command(folder / "stopped"))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-time.sleep(0.5)
+while child.poll() is None and not (folder / "stopped.partial").exists():
+    time.sleep(0.01)  # the work has begun
 child.send_signal(signal.SIGINT)
 _, errors = child.communicate(timeout=120)
 check(child.returncode in (0, 130) and (child.returncode == 0 or not (folder / "stopped").exists()), f"Ctrl-C: exit {child.returncode}, no half folder")
