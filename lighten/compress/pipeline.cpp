@@ -102,7 +102,7 @@ class Run {
       }
       const bool reads_hidden = config_.tied_head || tensor.name == "lm_head.weight";
       torch::Tensor hessian;
-      if (reads_hidden && decided_.calibrated) hessian = head_hessian(config_, read_, rows, kSampleTokens / rows.row);
+      if (reads_hidden && decided_.calibrated) hessian = head_hessian(ends, read_, rows, kSampleTokens / rows.row);
       QuantTensor codes = round_head(*tensor.tensor, hessian, decided_.head);
       if (tensor.name == "model.embed_tokens.weight") embedding = dequantized(codes);
       quantized.emplace(tensor.name, std::move(codes));
