@@ -161,7 +161,7 @@ class Laboratory {
     return bench_.folder() / fmt::format("errors-{}-{}-{}.json", to_string(bench_.size()), arm, seed);
   }
   void write_errors(const std::string& arm, uint64_t seed, const std::vector<double>& errors) const {
-    write_file(errors_file(arm, seed), Json(errors).dump());
+    write_file(errors_file(arm, seed), json_text(Json(errors)));
   }
 
   void measure(Metrics& metrics, EvaluatedModel& model, EvaluatedModel* against) const {
