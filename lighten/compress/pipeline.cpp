@@ -72,7 +72,10 @@ class Run {
     if (request_.resume) {
       streams_ = plan_streams(rows_, decided_.needs, budget);
       const std::optional<Checkpoint> found = load_checkpoint(folder_, streams_);
-      if (found && pieces_before(found->layer)) return *found;
+      if (found && pieces_before(found->layer)) {
+        info(fmt::format("going on in {}: {} of {} blocks are done", folder_.string(), found->layer, config_.layers));
+        return *found;
+      }
     }
     const Decoder ends = load_ends(config_, read_);
     torch::Tensor rounded = round_ends(ends);
