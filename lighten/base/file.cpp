@@ -5,9 +5,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <system_error>
 #include <utility>
 
@@ -75,7 +78,15 @@ void MappedFile::advise_dontneed() const {
 }
 
 AtomicFile::AtomicFile(const fs::path& path) : path_(path) {
-  std::string pattern = path.string() + ".tmp-XXXXXX";
+  std::error_code error;
+  if (fs::is_symlink(path, error)) path_ = fs::weakly_canonical(path, error);
+  if (fs::is_directory(path_, error)) throw_error<FileError>("cannot write {}: it is a folder", path.string());
+  if (fs::exists(path_, error) && !fs::is_regular_file(path_, error)) {
+    fd_ = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+    if (fd_ < 0) fail("write", path, errno);
+    return;
+  }
+  std::string pattern = path_.string() + ".tmp-XXXXXX";
   fd_ = ::mkostemp(pattern.data(), O_CLOEXEC);
   if (fd_ < 0) fail("write", path, errno);
   ::fchmod(fd_, 0644);
@@ -110,8 +121,9 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
 
 void AtomicFile::commit() {
   flush();
-  if (::fsync(fd_) != 0) fail("write", path_, errno);
+  if (!temporary_.empty() && ::fsync(fd_) != 0) fail("write", path_, errno);
   if (::close(std::exchange(fd_, -1)) != 0) fail("write", path_, errno);
+  if (temporary_.empty()) return;
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("replace", path_, errno);
   temporary_.clear();
 }
@@ -163,13 +175,26 @@ void AtomicFolder::commit() {
 
 std::string read_file(const fs::path& path) {
   const MappedFile file(path);
-  return std::string(reinterpret_cast<const char*>(file.data()), file.size());
+  if (file.size() > 0) return std::string(reinterpret_cast<const char*>(file.data()), file.size());
+  std::ifstream stream(path, std::ios::binary);
+  return std::string(std::istreambuf_iterator<char>(stream), {});
 }
 
 void write_file(const fs::path& path, std::string_view contents) {
   AtomicFile file(path);
   file.write(contents);
   file.commit();
+}
+
+void check_writable(const fs::path& path) { const AtomicFile probe(path); }
+
+bool is_within(const fs::path& path, const fs::path& folder) {
+  const auto resolved = [](const fs::path& given) {
+    fs::path whole = fs::weakly_canonical(fs::absolute(given));
+    return whole.has_filename() ? whole : whole.parent_path();
+  };
+  const fs::path inner = resolved(path), outer = resolved(folder);
+  return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
 }
 
 uint64_t size_on_disk(const fs::path& path) {

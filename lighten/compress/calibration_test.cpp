@@ -56,6 +56,22 @@ TEST(CalibrationText, AShortTextGivesTheRowsItHas) {
   EXPECT_EQ(read_calibration({file}, *tokenizer(), {.tokens = 3200, .row = 32}).rows.size(), 3u);
 }
 
+TEST(CalibrationText, HoldsNoSpecialTokens) {
+  Json json = test::byte_tokenizer();
+  json["added_tokens"] = Json::array({{{"id", 96},
+                                       {"content", "<s>"},
+                                       {"single_word", false},
+                                       {"lstrip", false},
+                                       {"rstrip", false},
+                                       {"normalized", false},
+                                       {"special", true}}});
+  const auto tokenizer = Tokenizer::from_json(json, "tokenizer.json");
+  const std::string text = "a<s>b";
+  ASSERT_EQ(tokenizer->encode(text).size(), 3u);
+  const CalibrationRows rows = read_calibration({text_file("special", text)}, *tokenizer, {.tokens = 5, .row = 5});
+  EXPECT_EQ(rows.rows.at(0), tokenizer->encode(text, /*special=*/false));
+}
+
 TEST(CalibrationText, EmptyBinaryAndTooShortTextsAreRefusedByName) {
   const auto reading = [](const fs::path& file) {
     return message_of([&] { read_calibration({file}, *tokenizer(), {.tokens = 1024, .row = 512}); });

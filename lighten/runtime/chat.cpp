@@ -37,24 +37,31 @@ std::string speed_line(const GenerateResult& r) {
                      prompt_rate(r), r.tokens.size(), decode_rate(r), r.reason);
 }
 
-void write_json(const RunOptions& options, const Json& json) {
-  if (!options.json.empty()) write_file(options.json, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+/// "-" is `out`, where no answer is then printed.
+bool json_goes_to_out(const RunOptions& options) { return options.json == "-"; }
+
+void write_json(const RunOptions& options, const Json& json, std::ostream& out) {
+  if (json_goes_to_out(options))
+    out << json_text(json, 1) << std::endl;
+  else if (!options.json.empty())
+    write_file(options.json, json_text(json, 1) + "\n");
 }
 
-GenerateResult say(Conversation& conversation, const std::string& message, std::ostream& out) {
+GenerateResult say(Conversation& conversation, const RunOptions& options, const std::string& message, std::ostream& out) {
+  const bool print = !json_goes_to_out(options);
   const GenerateResult result = conversation.answer(message, [&](const std::string& text) {
-    out << text << std::flush;
+    if (print) out << text << std::flush;
     return out.good();
   });
-  out << std::endl;
+  if (print) out << std::endl;
   info(speed_line(result));
   return result;
 }
 
 int one_prompt(Conversation& conversation, const RunOptions& options, Json report, std::ostream& out) {
-  const GenerateResult result = say(conversation, *options.prompt, out);
+  const GenerateResult result = say(conversation, options, *options.prompt, out);
   report.update(to_json(result));
-  write_json(options, report);
+  write_json(options, report, out);
   return result.reason == "interrupted" ? kInterruptedExit : 0;
 }
 
@@ -72,12 +79,12 @@ int chat(Conversation& conversation, const RunOptions& options, Json report, std
     }
     if (line.empty()) continue;
     Json turn = {{"message", line}};
-    turn.update(to_json(say(conversation, line, out)));
+    turn.update(to_json(say(conversation, options, line, out)));
     report["turns"].push_back(turn);
     if (interrupt_requested()) break;
   }
   if (terminal) fmt::print(stderr, "\n");
-  write_json(options, report);
+  write_json(options, report, out);
   return interrupt_requested() ? kInterruptedExit : 0;
 }
 

@@ -121,7 +121,7 @@ class Laboratory {
     const RoundedModel rounded = quantize(model, method, rows);
     Metrics metrics;
     metrics["seconds"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    write_file(errors_file(arm, seed), Json(rounded.block_errors).dump());
+    write_file(errors_file(arm, seed), json_text(Json(rounded.block_errors)));
     BitAccount account;
     for (const auto& [name, tensor] : rounded.tensors) account.add(tensor);
     measure(metrics, *evaluated(torch_scorer(model)), reference_.get());
