@@ -134,10 +134,11 @@ void measure_speed(Row& row, const fs::path& path, FloatStorage storage, const C
   row.decode = json.at("decode_tokens_per_s").at("median");
 }
 
-EvaluatedModel open_float16(const fs::path& path, const Common& common) {
+/// The model as a folder of 16-bit floats would be: two bytes a parameter, and the same other files as a light model has.
+EvaluatedModel open_float16(const fs::path& path, const fs::path& light, const Common& common) {
   EvaluatedModel model = open_for_evaluation(path, Engine::runtime, common.threads, false);
   model.scorer = runtime_scorer(RuntimeModel::load(path, {.threads = common.threads, .storage = FloatStorage::f16}));
-  model.size_bytes = 2 * parameter_count(model.config);
+  model.size_bytes = 2 * parameter_count(model.config) + size_on_disk(light) - fs::file_size(light / "model.safetensors");
   model.bits_per_weight = 16;
   return model;
 }
@@ -158,25 +159,27 @@ std::vector<std::string> cells(const Row& row, const Row& base) {
           fmt::format("{:.0f}", row.decode)};
 }
 
-/// Arms of the committed full run of awq, for the table of what fewer bits cost: {arm, metric...}, the first row is the header.
+/// Arms of the committed full run of awq with 3 bits, beside float: the first row is the header. Empty without such a run.
 std::vector<std::vector<std::string>> committed_rows() {
   const auto result = committed_result(system_of("awq"));
   if (!result) return {};
-  std::vector<std::string> metrics, header = {"arm"};
-  for (const auto& [arm, values] : result->at("arms").items())
-    for (const auto& [metric, value] : values.items())
-      if (std::find(metrics.begin(), metrics.end(), metric) == metrics.end()) metrics.push_back(metric);
-  for (std::string metric : metrics) {
-    std::replace(metric.begin(), metric.end(), '_', ' ');
-    header.push_back(metric);
-  }
-  std::vector<std::vector<std::string>> rows = {header};
+  struct Column {
+    std::string title, metric, format;
+    double factor;
+  };
+  const std::vector<Column> columns = {{"weights, MB", "weight_mb", "{:.1f}", 1},
+                                       {"perplexity", "perplexity", "{:.2f}", 1},
+                                       {"KL, nats", "kl", "{:.3f}", 1},
+                                       {"same token, %", "agreement", "{:.1f}", 100},
+                                       {"perplexity on a far domain", "perplexity_far", "{:.2f}", 1}};
+  std::vector<std::vector<std::string>> rows = {{"3 bits, head 16 bits"}};
+  for (const Column& column : columns) rows[0].push_back(column.title);
   for (const auto& [arm, values] : result->at("arms").items()) {
-    if (arm.find('3') == std::string::npos && arm.find("float") == std::string::npos) continue;
+    if (!arm.ends_with("-3") && arm != "float") continue;
     std::vector<std::string> row = {arm};
-    for (const std::string& metric : metrics) {
-      const Json mean = values.contains(metric) ? values.at(metric).at("mean") : Json();
-      row.push_back(mean.is_number() ? axis_number(mean.get<double>()) : "–");
+    for (const Column& column : columns) {
+      const Json mean = values.contains(column.metric) ? values.at(column.metric).at("mean") : Json();
+      row.push_back(mean.is_number() ? fmt::format(fmt::runtime(column.format), column.factor * mean.get<double>()) : "–");
     }
     rows.push_back(row);
   }
@@ -184,21 +187,22 @@ std::vector<std::vector<std::string>> committed_rows() {
 }
 
 std::string ask(const fs::path& light, const DemoOptions& options, const Common& common) {
+  std::ostream silent(nullptr);
+  std::ostream& out = common.for_people() ? std::cout : silent;
   const auto model = RuntimeModel::load(light, {.threads = common.threads});
   RunOptions run;
   run.max_tokens = 160;
   run.sampling.repetition_penalty = 1.1;
   run.threads = common.threads;
   Conversation conversation(*model, run);
-  fmt::print("You:   {}\nModel: ", options.prompt);
-  std::cout.flush();
-  const GenerateResult answer = conversation.answer(options.prompt, [](const std::string& text) {
-    std::cout << text << std::flush;
+  out << fmt::format("You:   {}\nModel: ", options.prompt) << std::flush;
+  const GenerateResult answer = conversation.answer(options.prompt, [&](const std::string& text) {
+    out << text << std::flush;
     return !interrupt_requested();
   });
   check_interrupt();
   const double rate = static_cast<double>(answer.tokens.size()) / std::max(answer.decode_seconds, 1e-9);
-  fmt::print("\n\n({} tokens, {:.0f} tokens/s)\n", answer.tokens.size(), rate);
+  out << fmt::format("\n\n({} tokens, {:.0f} tokens/s)\n", answer.tokens.size(), rate);
   return answer.text;
 }
 
@@ -275,8 +279,8 @@ void write_report(const fs::path& file, const std::vector<Row>& rows, const std:
     committed.erase(committed.begin());
     page.heading("With 3 bits")
         .table(
-            "Means over calibration seeds of the committed run of `lighten reproduce awq --full`; embedding and head as that "
-            "run states",
+            "Means over calibration seeds of the committed run of `lighten reproduce awq --full`; embedding and head in 16 "
+            "bits",
             header, committed);
   }
   page.heading("An answer").question_and_answer(options.prompt, answer);
@@ -296,21 +300,25 @@ int demo(const DemoOptions& options, const Common& common) {
   request.seed = common.seed;
   request.threads = common.threads;
   request.method_name = options.method;
-  QuantizeRequest nearest = request;
-  nearest.method_name = "rtn";
-  nearest.calibration.clear();
-  const std::string light_name = fmt::format("{}-{}", options.method, options.bits),
-                    rtn_name = fmt::format("rtn-{}", options.bits);
-  const Json rtn_work = make_light(nearest, folder, rtn_name), light_work = make_light(request, folder, light_name);
+  const auto name_of = [&](const std::string& method) { return fmt::format("{}-{}", method, options.bits); };
+  const std::string light_name = name_of(options.method);
+  std::vector<std::pair<std::string, Json>> works;
+  for (const std::string& method : std::vector<std::string>{"rtn", "awq", options.method}) {
+    if (std::any_of(works.begin(), works.end(), [&](const auto& work) { return work.first == name_of(method); })) continue;
+    QuantizeRequest each = request;
+    each.method_name = method;
+    if (method == "rtn") each.calibration.clear();
+    works.emplace_back(name_of(method), make_light(each, folder, name_of(method)));
+  }
 
   const std::string text = read_file(texts / "test.txt");
   EvaluatedModel reference = open_for_evaluation(model, Engine::runtime, common.threads, true);
   reference.scorer = std::make_unique<RememberedScorer>(std::move(reference.scorer));
   std::vector<Row> rows;
-  rows.push_back(measure("float 16", open_float16(model, common), reference, text, options, common));
+  rows.push_back(measure("float 16", open_float16(model, folder / light_name, common), reference, text, options, common));
   measure_speed(rows.back(), model, FloatStorage::f16, common);
-  const std::vector<std::pair<std::string, fs::path>> others = {
-      {"as shipped (Q4_1)", model}, {rtn_name, folder / rtn_name}, {light_name, folder / light_name}};
+  std::vector<std::pair<std::string, fs::path>> others = {{"as shipped (Q4_1)", model}};
+  for (const auto& [name, work] : works) others.emplace_back(name, folder / name);
   for (const auto& [name, path] : others) {
     rows.push_back(
         measure(name, open_for_evaluation(path, Engine::runtime, common.threads, false), reference, text, options, common));
@@ -318,19 +326,21 @@ int demo(const DemoOptions& options, const Common& common) {
   }
   reference.scorer.reset();
 
+  std::ostream silent(nullptr);
+  std::ostream& out = common.for_people() ? std::cout : silent;
   Table table(kHeader);
   for (const Row& row : rows) table.row(cells(row, rows.front()));
-  fmt::print("\nSmolLM2-135M on text it was not calibrated on ({} tokens):\n\n{}\n", rows.front().evaluation.tokens,
-             table.text());
+  out << fmt::format("\nSmolLM2-135M on text it was not calibrated on ({} tokens):\n\n{}\n", rows.front().evaluation.tokens,
+                     table.text());
   if (const auto committed = committed_rows(); committed.size() > 1) {
     Table few(committed.front());
     for (size_t i = 1; i < committed.size(); ++i) few.row(committed[i]);
-    fmt::print("With 3 bits (committed run of `lighten reproduce awq --full`):\n\n{}\n", few.text());
+    out << fmt::format("With 3 bits (committed run of `lighten reproduce awq --full`):\n\n{}\n", few.text());
   }
   const std::string answer = ask(folder / light_name, options, common);
-  write_report(folder / "report.html", rows, {{rtn_name, rtn_work}, {light_name, light_work}}, options, answer);
-  fmt::print("\n{}  the report\n{}  the light model: lighten run {}\n", (folder / "report.html").string(),
-             (folder / light_name).string(), (folder / light_name).string());
+  write_report(folder / "report.html", rows, works, options, answer);
+  out << fmt::format("\n{}  the report\n{}  the light model: lighten run {}\n", (folder / "report.html").string(),
+                     (folder / light_name).string(), (folder / light_name).string());
   Json json = {{"prompt", options.prompt}, {"answer", answer}, {"rows", Json::array()}};
   for (const Row& row : rows) {
     Json entry = {{"name", row.name}};
