@@ -14,7 +14,7 @@ PREFIX ?= /usr/local
 PYTHON := .venv/bin/python
 CMAKE_FLAGS := $(if $(WERROR),-DLIGHTEN_WERROR=ON,) $(CMAKE_ARGS)
 
-.PHONY: all setup configure build demo test test-models unit interop end-to-end lint tidy format bench docs sanitize install clean distclean help
+.PHONY: all setup configure build demo test test-models unit interop end-to-end lint format bench docs sanitize install clean distclean help
 all: build
 
 help:
@@ -48,13 +48,10 @@ interop: build test-models
 end-to-end: build test-models
 	@$(PYTHON) tools/run_tests.py --build $(BUILD) --only end_to_end
 
+# clang-tidy takes a few minutes the first time; clean files are remembered in .cache/tidy.
 lint: configure
 	@$(PYTHON) tools/check_floors.py
 	@$(PYTHON) tools/lint.py --build $(BUILD)
-
-# clang-tidy on the torch-free part takes minutes, so it stands apart from lint.
-tidy: configure
-	@$(PYTHON) tools/lint.py --build $(BUILD) --tidy
 
 format: setup
 	@git ls-files -z '*.cpp' '*.h' | xargs -0 clang-format -i

@@ -22,9 +22,11 @@ endif()
 add_library(lighten_settings INTERFACE)
 target_include_directories(lighten_settings INTERFACE "${PROJECT_SOURCE_DIR}")
 target_compile_definitions(lighten_settings INTERFACE LIGHTEN_VERSION="${PROJECT_VERSION}")
-target_compile_options(lighten_settings INTERFACE -Wall -Wextra $<$<BOOL:${LIGHTEN_WERROR}>:-Werror>
+target_compile_options(lighten_settings INTERFACE -Wall -Wextra $<$<BOOL:${LIGHTEN_WERROR}>:-Werror>)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # GCC 12 warns falsely of overlapping copies in std::string (its bug 105329).
-  $<$<BOOL:${LIGHTEN_WERROR}>:-Wno-error=restrict>)
+  target_compile_options(lighten_settings INTERFACE -Wno-restrict)
+endif()
 foreach(sanitizer IN LISTS LIGHTEN_SANITIZE)
   add_compile_options(-fsanitize=${sanitizer} -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${sanitizer})

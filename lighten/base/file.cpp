@@ -128,7 +128,7 @@ void AtomicFile::commit() {
   temporary_.clear();
 }
 
-AtomicFolder::AtomicFolder(const fs::path& path, bool force, bool keep_partial, std::string suffix)
+AtomicFolder::AtomicFolder(const fs::path& path, bool force, bool keep_partial, const std::string& suffix)
     : target_(path), force_(force), keep_partial_(keep_partial) {
   std::string text = path.string();
   while (text.size() > 1 && text.back() == '/') text.pop_back();

@@ -67,7 +67,7 @@ class AtomicFile {
 /// The working folder's name is `path` + suffix; with `keep_partial` it survives the destructor, so that work can be resumed.
 class AtomicFolder {
  public:
-  AtomicFolder(const fs::path& path, bool force, bool keep_partial = false, std::string suffix = ".partial");
+  AtomicFolder(const fs::path& path, bool force, bool keep_partial = false, const std::string& suffix = ".partial");
   ~AtomicFolder();
   AtomicFolder(const AtomicFolder&) = delete;
   AtomicFolder& operator=(const AtomicFolder&) = delete;

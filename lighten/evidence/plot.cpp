@@ -37,7 +37,7 @@ std::vector<std::string> wrap(const std::string& text, double width, double size
   std::string line;
   for (size_t at = 0; at <= text.size();) {
     const size_t end = std::min(text.find(' ', at), text.size());
-    const std::string word = text.substr(at, end - at), longer = line.empty() ? word : line + " " + word;
+    const std::string word = text.substr(at, end - at), longer = line.empty() ? word : fmt::format("{} {}", line, word);
     if (!line.empty() && text_width(longer, size) > width) {
       lines.push_back(line);
       line = word;
@@ -152,6 +152,7 @@ struct Box {
 /// far; a label that finds no place is left out (the point's tooltip and the legend still name it).
 std::string place_labels(const std::vector<std::tuple<double, double, std::string>>& points, const Box& area) {
   std::vector<Box> taken;
+  taken.reserve(2 * points.size());
   for (const auto& [x, y, label] : points) taken.push_back({x - 6, y - 6, 12, 12});
   std::string out;
   for (const auto& [x, y, label] : points) {

@@ -334,8 +334,8 @@ int Bench::threads() const { return state_->threads; }
 const fs::path& Bench::folder() const { return state_->folder; }
 
 std::vector<uint64_t> Bench::seeds(int n) const {
-  std::vector<uint64_t> seeds;
-  for (int i = 0; i < n; ++i) seeds.push_back(state_->first_seed + static_cast<uint64_t>(i));
+  std::vector<uint64_t> seeds(static_cast<size_t>(std::max(n, 0)));
+  std::iota(seeds.begin(), seeds.end(), state_->first_seed);
   return seeds;
 }
 
@@ -347,7 +347,7 @@ std::map<std::string, double> Bench::arm(const std::string& name, uint64_t seed,
   if (std::find(state_->order.begin(), state_->order.end(), name) == state_->order.end()) state_->order.push_back(name);
   if (const auto found = seeds.find(seed); found != seeds.end()) return found->second;
   info(fmt::format("{}: arm {}, seed {}", state_->id, name, seed));
-  const auto metrics = measure();
+  auto metrics = measure();
   seeds[seed] = metrics;
   state_->save();
   return metrics;

@@ -1,5 +1,7 @@
 #include "lighten/formats/chat_template.h"
 
+#include <fmt/format.h>
+
 #include <string_view>
 
 #include "lighten/base/error.h"
@@ -94,7 +96,7 @@ std::string render_gemma(const std::string& jinja, const std::vector<ChatMessage
       continue;
     }
     const std::string role = message.role == "assistant" ? "model" : message.role;
-    out += "<start_of_turn>" + role + "\n" + system + trimmed(message.content) + "<end_of_turn>\n";
+    out += fmt::format("<start_of_turn>{}\n{}{}<end_of_turn>\n", role, system, trimmed(message.content));
     system.clear();
   }
   return open_answer ? out + "<start_of_turn>model\n" : out;

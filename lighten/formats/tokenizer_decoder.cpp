@@ -137,7 +137,10 @@ std::string Decoder::piece(const std::string& token) const {
       case Kind::fuse:  // what follows works on the whole text: its start and end, not on a piece
         return text;
       case Kind::word_piece:
-        text = text.starts_with(step.literal) ? text.substr(step.literal.size()) : " " + text;
+        if (text.starts_with(step.literal))
+          text.erase(0, step.literal.size());
+        else
+          text.insert(0, 1, ' ');
         if (step.flag) text = clean_up(std::move(text));
         break;
       case Kind::metaspace:

@@ -232,7 +232,7 @@ TokenizerParts take_tokenizer_json(const Json& json, const std::string& file) {
   if (!json.is_object()) throw_error<FormatError>("{}: must hold a JSON object; this is no tokenizer.json", file);
   for (const auto& [name, value] : json.items()) {
     if (name != "model" || !value.is_object()) {
-      check_rest(value, file + ": " + name, kDeepest);
+      check_rest(value, fmt::format("{}: {}", file, name), kDeepest);
       parts.rest[name] = value;
       continue;
     }
@@ -243,7 +243,7 @@ TokenizerParts take_tokenizer_json(const Json& json, const std::string& file) {
       } else if (field == "merges" && member.is_array()) {
         take_merges(member, parts);
       } else {
-        check_rest(member, file + ": model." + field, kDeepest);
+        check_rest(member, fmt::format("{}: model.{}", file, field), kDeepest);
         model[field] = member;
       }
     }

@@ -82,7 +82,7 @@ void dequantize(const Layout& l, const uint8_t* tile, int64_t first, int64_t col
     }
     return;
   }
-  float scale[kTileRows], offset[kTileRows];
+  float scale[kTileRows] = {}, offset[kTileRows] = {};
   for (int64_t c = first; c < first + columns; ++c) {
     if (c == first || c % l.block == 0) block_factors(l, tile, c / l.block, 1, scale, offset);
     const uint8_t* unit = tile + l.unit_offset + static_cast<size_t>(c / kUnitInputs) * l.unit_bytes();

@@ -49,7 +49,7 @@ void write_json(const RunOptions& options, const Json& json, std::ostream& out) 
 
 GenerateResult say(Conversation& conversation, const RunOptions& options, const std::string& message, std::ostream& out) {
   const bool print = !json_goes_to_out(options);
-  const GenerateResult result = conversation.answer(message, [&](const std::string& text) {
+  GenerateResult result = conversation.answer(message, [&](const std::string& text) {
     if (print) out << text << std::flush;
     return out.good();
   });
@@ -157,7 +157,7 @@ GenerateResult Conversation::answer(const std::string& message, const std::funct
                             .sampling = options_.sampling,
                             .stop = options_.stop,
                             .ignore_end = options_.ignore_end};
-  const GenerateResult result = generate(model_, *cache_, std::span(ids).subspan(same), how, on_text);
+  GenerateResult result = generate(model_, *cache_, std::span(ids).subspan(same), how, on_text);
   cached_ = std::move(ids);
   cached_.insert(cached_.end(), result.tokens.begin(), result.tokens.end());
   cached_.resize(static_cast<size_t>(cache_->length()));
