@@ -366,6 +366,36 @@ TEST_F(DamagedLightModel, ScalesAndNormsThatAreNotFiniteAreRefused) {
   expect_refused({"model.safetensors", "norm"});
 }
 
+TEST_F(DamagedLightModel, FloatMatricesThatAreNotFiniteAreRefused) {
+  const std::string name = "model.embed_tokens.weight";
+  for (const bool wide : {false, true}) {  // binary16, bfloat16
+    LightParts parts = random_parts(tiny_llama_linear(), 9, true);
+    if (wide) parts.floats[name][0] = 1e6f;
+    write_light(folder_, parts);
+    const std::string whole = read_file(folder_ / "model.safetensors");
+    size_t begin, size;
+    {
+      const SafetensorsFile file(folder_ / "model.safetensors");
+      begin = static_cast<size_t>(file.at(name).bytes.data() - file.file().data());
+      size = file.at(name).bytes.size();
+    }
+    for (const uint16_t bits : {uint16_t{0x7c00}, uint16_t{0xfe01}, uint16_t{0x7f80}, uint16_t{0xffff}})
+      for (const size_t at : {size_t{0}, size / 2, size - 2}) {
+        std::string weights = whole;
+        std::memcpy(weights.data() + begin + at, &bits, 2);
+        write_file(folder_ / "model.safetensors", weights);
+        const uint16_t exponent = wide ? 0x7f80 : 0x7c00;
+        if ((bits & exponent) == exponent)
+          expect_refused({"model.safetensors", name, "not finite"});
+        else
+          EXPECT_NO_THROW(LightModel{folder_});
+      }
+    write_file(folder_ / "model.safetensors", whole);
+    EXPECT_NO_THROW(LightModel{folder_});
+    fs::remove_all(folder_);
+  }
+}
+
 TEST_F(DamagedLightModel, RandomDamageToTheDescriptionNeverGetsPastTheChecks) {
   const std::string text = config_.dump();
   Random random(8);
