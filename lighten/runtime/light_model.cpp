@@ -8,6 +8,7 @@
 #include <span>
 
 #include "lighten/base/error.h"
+#include "lighten/formats/chat_template.h"
 #include "lighten/formats/safetensors.h"
 #include "lighten/runtime/light_format.h"
 
@@ -187,13 +188,7 @@ std::shared_ptr<const Tokenizer> LightModel::tokenizer() const {
   return state_->tokenizer;
 }
 
-std::string LightModel::chat_template() const {
-  const fs::path path = state_->folder / "tokenizer_config.json";
-  if (!fs::exists(path)) return "";
-  const Json json = parse_json_file(path);
-  const auto found = json.find("chat_template");
-  return found != json.end() && found->is_string() ? found->get<std::string>() : "";
-}
+std::string LightModel::chat_template() const { return read_chat_template(state_->folder); }
 
 uint64_t LightModel::size_on_disk() const { return lighten::size_on_disk(state_->folder); }
 
