@@ -1,9 +1,12 @@
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <atomic>
 #include <cmath>
+#include <fstream>
 #include <limits>
 #include <set>
+#include <thread>
 
 #include "lighten/base/error.h"
 #include "lighten/base/file.h"
@@ -156,6 +159,25 @@ TEST(Options, NearestNameNeedsToBeNear) {
   EXPECT_EQ(nearest_name("smollm2-1.7b", {"gemma3-270m", "prose"}), "");
   EXPECT_EQ(nearest_name("aqw", {"awq", "gptq", "rtn"}), "awq");
   EXPECT_EQ(nearest_name("qptq", {"awq", "gptq", "rtn"}), "gptq");
+}
+
+TEST(ThreadPool, NeverHoldsMoreThanFourThreadsAProcessor) {
+  EXPECT_EQ(usable_threads(0), available_processors());
+  EXPECT_EQ(usable_threads(1), 1);
+  EXPECT_EQ(usable_threads(4 * available_processors()), 4 * available_processors());
+  EXPECT_EQ(usable_threads(1 << 30), 4 * available_processors());
+  EXPECT_EQ(ThreadPool(4096).size(), 4 * available_processors());
+}
+
+TEST(ReadFile, ReadsPipesToTheirEnd) {
+  const fs::path pipe = scratch("pipe");
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const std::string text(200000, 'x');  // more than a pipe holds
+  std::thread writer([&] { std::ofstream(pipe, std::ios::binary) << text; });
+  EXPECT_EQ(read_file(pipe), text);
+  writer.join();
+  EXPECT_EQ(read_file("/dev/null"), "");
+  EXPECT_THROW(read_file(pipe.parent_path()), FileError);
 }
 
 TEST(Random, IsReproducibleAndUniform) {

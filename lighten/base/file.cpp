@@ -10,6 +10,7 @@
 #include <cstring>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "lighten/base/error.h"
 
@@ -17,6 +18,7 @@ namespace lighten {
 namespace {
 
 constexpr size_t kWriteBuffer = 1 << 20;
+constexpr size_t kLongestStream = size_t{4} << 30;
 
 [[noreturn]] void fail(const char* doing, const fs::path& path, int error) {
   if (error == ENOSPC)
@@ -28,6 +30,31 @@ fs::path nearest_existing(fs::path path) {
   path = fs::absolute(path);
   while (!fs::exists(path) && path.has_parent_path() && path != path.parent_path()) path = path.parent_path();
   return path;
+}
+
+/// A pipe or a device (/dev/stdin, <(command)): it has no size and cannot be mapped.
+bool is_stream(const fs::path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  return fs::exists(status) && !fs::is_regular_file(status) && !fs::is_directory(status);
+}
+
+std::string read_stream(const fs::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) fail("open", path, errno);
+  std::string contents;
+  std::vector<char> block(1 << 16);
+  ssize_t got = 0;
+  while ((got = ::read(fd, block.data(), block.size())) != 0 && contents.size() <= kLongestStream) {
+    if (got > 0) contents.append(block.data(), static_cast<size_t>(got));
+    if (got < 0 && errno != EINTR) break;
+  }
+  const int error = errno;
+  ::close(fd);
+  if (got < 0) fail("read", path, error);
+  if (got > 0)
+    throw_error<FileError>("cannot read {}: it does not end after {} GB; give a file", path.string(), kLongestStream >> 30);
+  return contents;
 }
 
 }  // namespace
@@ -162,6 +189,7 @@ void AtomicFolder::commit() {
 }
 
 std::string read_file(const fs::path& path) {
+  if (is_stream(path)) return read_stream(path);
   const MappedFile file(path);
   return std::string(reinterpret_cast<const char*>(file.data()), file.size());
 }

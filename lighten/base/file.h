@@ -79,6 +79,7 @@ class AtomicFolder {
 };
 
 /// Whole file as bytes. Throws FileError (missing, unreadable, a folder).
+/// A pipe or device is read to its end.
 std::string read_file(const fs::path& path);
 /// Writes atomically (AtomicFile).
 void write_file(const fs::path& path, std::string_view contents);

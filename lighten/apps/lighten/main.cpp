@@ -5,6 +5,7 @@
 #include "lighten/apps/lighten/verbs.h"
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
+#include "lighten/base/threads.h"
 #include "lighten/catalogue/systems.h"
 
 namespace {
@@ -83,6 +84,7 @@ int run(int argc, char** argv) {
   }
   if (!chosen) return fail("a command is missing (see lighten --help)", 2);
   set_quiet(chosen->common->quiet);
+  if (chosen->common->threads > 0) chosen->common->threads = usable_threads(chosen->common->threads);
   set_torch_threads(chosen->common->threads);
   install_interrupt_handler();
   return chosen->run();
