@@ -189,6 +189,10 @@ TEST(Weights, TellsKindsOfModelsApart) {
   put(folder / "light/config.json", light.dump());
   EXPECT_EQ(model_kind(folder / "light"), ModelKind::light);
   EXPECT_TRUE(contains(message_of<FormatError>([&] { open_weights(folder / "light"); }), "light model"));
+  for (const char* nothing : {"null", "3", "[]"}) {
+    put(folder / "light/config.json", std::string("{\"lighten\": ") + nothing + "}");
+    EXPECT_TRUE(contains(message_of<FormatError>([&] { model_kind(folder / "light"); }), "\"lighten\" must be an object"));
+  }
   put(folder / "broken/config.json", "{");
   EXPECT_TRUE(contains(message_of<FormatError>([&] { model_kind(folder / "broken"); }), "config.json: not valid JSON"));
 }

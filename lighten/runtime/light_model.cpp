@@ -105,6 +105,10 @@ void LightModel::State::open_config() {
   light = *found;
   check_version(light, "format_version", kLightFormatVersion, path.string());
   check_version(light, "layout_version", kLayoutVersion, path.string());
+  const auto norms = light.find("norms");
+  if (norms == light.end() || *norms != "multiplier")
+    throw_error<FormatError>("{}: the field \"lighten.norms\" must be \"multiplier\"; write the light model again",
+                             path.string());
   const auto tensors = light.find("tensors");
   if (tensors == light.end() || !tensors->is_object())
     throw_error<FormatError>("{}: the field \"lighten.tensors\" is missing; write the light model again", path.string());
@@ -158,6 +162,11 @@ void LightModel::State::open_tensors() {
   for (const auto& [name, view] : weights->tensors())
     if (!known.contains(name))
       throw_error<FormatError>("{} does not belong to this model; write the light model again", where(name));
+  for (const auto& [name, description] : descriptions.items())
+    if (!known.contains(name))
+      throw_error<FormatError>(
+          "{}: lighten.tensors describes {}, which does not belong to this model; write the light model again",
+          (folder / "config.json").string(), name);
 }
 
 LightModel::LightModel(const fs::path& folder) : state_(std::make_unique<State>()) {

@@ -321,9 +321,34 @@ TEST_F(DamagedLightModel, DescriptionsThatDoNotFitAreRefused) {
   config["lighten"]["tensors"].erase(kDown);
   write_config(config);
   expect_refused({"config.json", kDown});
+  config["lighten"]["tensors"]["model.ghost.weight"] = config_["lighten"]["tensors"][kDown];
+  config["lighten"]["tensors"][kDown] = config_["lighten"]["tensors"][kDown];
+  write_config(config);
+  expect_refused({"config.json", "model.ghost.weight", "does not belong"});
   config["lighten"]["tensors"] = 3;
   write_config(config);
   expect_refused({"lighten.tensors"});
+}
+
+TEST_F(DamagedLightModel, NormsOfAnotherKindAreRefused) {
+  for (const Json& norms : {Json("offset"), Json(nullptr), Json(1)}) {
+    Json config = config_;
+    config["lighten"]["norms"] = norms;
+    write_config(config);
+    expect_refused({"config.json", "lighten.norms", "multiplier"});
+  }
+  Json config = config_;
+  config["lighten"].erase("norms");
+  write_config(config);
+  expect_refused({"lighten.norms"});
+}
+
+TEST_F(DamagedLightModel, TheChatTemplateMayBeOneOfAList) {
+  const Json list = Json::array({{{"name", "tool"}, {"template", "x"}}, {{"name", "default"}, {"template", "y"}}});
+  write_file(folder_ / "tokenizer_config.json", Json{{"chat_template", list}}.dump());
+  EXPECT_EQ(LightModel(folder_).chat_template(), "y");
+  write_file(folder_ / "tokenizer_config.json", R"({"chat_template": 3})");
+  EXPECT_THROW(LightModel(folder_).chat_template(), FormatError);
 }
 
 TEST_F(DamagedLightModel, ModelsOfAnotherShapeAreRefused) {
