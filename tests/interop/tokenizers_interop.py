@@ -547,7 +547,7 @@ def main():
         if MINILM.exists():
             session.add("MiniLM", MINILM, every, By(Tokenizer.from_file(str(MINILM))))
             session.add("MiniLM, huge texts", MINILM, huge, By(Tokenizer.from_file(str(MINILM))))
-        few = every if arguments.full else lines[:300] + every[len(lines) :: 3]
+        few = every[::8] if arguments.full else lines[:300] + every[len(lines) :: 3]  # components, one by one
         for name, tokenizer in pipelines(corpus[:2000]):
             session.add(name, tokenizer, few, By(tokenizer))
         session.run()
