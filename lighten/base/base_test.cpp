@@ -91,6 +91,63 @@ TEST(AtomicFile, NothingAppearsWithoutCommitAndTheOldFileStays) {
   EXPECT_EQ(read_file(path), "new");
 }
 
+TEST(AtomicFile, WritesThroughLinksAndStraightIntoDevices) {
+  const fs::path folder = scratch("links");
+  fs::create_directories(folder);
+  write_file(folder / "real", "old");
+  fs::create_symlink("real", folder / "link");
+  write_file(folder / "link", "new");
+  EXPECT_TRUE(fs::is_symlink(folder / "link"));
+  EXPECT_EQ(read_file(folder / "real"), "new");
+  fs::create_symlink("yet to come", folder / "dangling");
+  write_file(folder / "dangling", "made");
+  EXPECT_TRUE(fs::is_symlink(folder / "dangling"));
+  EXPECT_EQ(read_file(folder / "yet to come"), "made");
+  const fs::path pipe = folder / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  std::string got;
+  std::thread reader([&] { got = read_file(pipe); });
+  check_writable(pipe);
+  write_file(pipe, "through");
+  reader.join();
+  EXPECT_EQ(got, "through");
+  EXPECT_TRUE(fs::is_fifo(pipe));
+  write_file("/dev/null", "gone");
+  EXPECT_TRUE(fs::is_character_file("/dev/null"));
+  EXPECT_THROW(write_file(folder, "x"), FileError);
+}
+
+TEST(CheckWritable, RefusesFoldersAndMissingFoldersAndLeavesNothing) {
+  const fs::path folder = scratch("writable");
+  fs::create_directories(folder);
+  write_file(folder / "kept", "old");
+  check_writable(folder / "kept");
+  check_writable(folder / "fresh");
+  EXPECT_EQ(read_file(folder / "kept"), "old");
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder), fs::directory_iterator()), 1);
+  EXPECT_THROW(check_writable(folder), FileError);
+  EXPECT_THROW(check_writable(folder / "no" / "file"), FileError);
+}
+
+TEST(IsWithin, ComparesWholeNamesAndResolvesLinks) {
+  const fs::path folder = scratch("within");
+  fs::create_directories(folder / "model");
+  fs::create_directory_symlink("model", folder / "alias");
+  EXPECT_TRUE(is_within(folder / "model", folder / "model/"));
+  EXPECT_TRUE(is_within(folder / "model/new/out", folder / "model"));
+  EXPECT_TRUE(is_within(folder / "alias/out", folder / "model"));
+  EXPECT_TRUE(is_within(folder / "x/../model", folder / "alias"));
+  EXPECT_FALSE(is_within(folder / "model-light", folder / "model"));
+  EXPECT_FALSE(is_within(folder, folder / "model"));
+}
+
+TEST(ReadFile, ReadsFilesThatTellNoSize) { EXPECT_NE(read_file("/proc/cpuinfo").find("processor"), std::string::npos); }
+
+TEST(JsonText, TakesBytesThatAreNoUtf8) {
+  EXPECT_EQ(json_text({{"path", "a\xff"}}), "{\"path\":\"a\xef\xbf\xbd\"}");
+  EXPECT_EQ(json_text(Json::array({1}), 1), "[\n 1\n]");
+}
+
 TEST(AtomicFolder, RefusesAnExistingFolderAndReplacesItOnlyOnCommit) {
   const fs::path path = scratch("folder");
   fs::create_directories(path);

@@ -36,10 +36,10 @@ class CalibrationError : public Error {
 class ModelError : public Error {
   using Error::Error;
 };
-/// The user pressed Ctrl-C; files are as they were.
+/// The user pressed Ctrl-C; files are as they were. The message may say how to go on.
 class Interrupted : public Error {
  public:
-  Interrupted() : Error("interrupted") {}
+  explicit Interrupted(const std::string& message = "interrupted") : Error(message) {}
   int exit_code() const override { return 130; }
 };
 

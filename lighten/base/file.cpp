@@ -5,9 +5,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -18,6 +21,7 @@ namespace lighten {
 namespace {
 
 constexpr size_t kWriteBuffer = 1 << 20;
+constexpr int kMostLinks = 40;
 constexpr size_t kLongestStream = size_t{4} << 30;
 
 [[noreturn]] void fail(const char* doing, const fs::path& path, int error) {
@@ -102,7 +106,16 @@ void MappedFile::advise_dontneed() const {
 }
 
 AtomicFile::AtomicFile(const fs::path& path) : path_(path) {
-  std::string pattern = path.string() + ".tmp-XXXXXX";
+  if (is_stream(path)) {
+    fd_ = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+    if (fd_ < 0) fail("write", path, errno);
+    return;
+  }
+  std::error_code error;
+  for (int links = 0; links < kMostLinks && fs::is_symlink(path_, error); ++links)  // also to a file that is yet to be made
+    path_ = path_.parent_path() / fs::read_symlink(path_, error);
+  if (fs::is_directory(path_, error)) throw_error<FileError>("cannot write {}: it is a folder", path.string());
+  std::string pattern = path_.string() + ".tmp-XXXXXX";
   fd_ = ::mkostemp(pattern.data(), O_CLOEXEC);
   if (fd_ < 0) fail("write", path, errno);
   ::fchmod(fd_, 0644);
@@ -137,8 +150,9 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
 
 void AtomicFile::commit() {
   flush();
-  if (::fsync(fd_) != 0) fail("write", path_, errno);
+  if (!temporary_.empty() && ::fsync(fd_) != 0) fail("write", path_, errno);
   if (::close(std::exchange(fd_, -1)) != 0) fail("write", path_, errno);
+  if (temporary_.empty()) return;
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("replace", path_, errno);
   temporary_.clear();
 }
@@ -191,13 +205,32 @@ void AtomicFolder::commit() {
 std::string read_file(const fs::path& path) {
   if (is_stream(path)) return read_stream(path);
   const MappedFile file(path);
-  return std::string(reinterpret_cast<const char*>(file.data()), file.size());
+  if (file.size() > 0) return std::string(reinterpret_cast<const char*>(file.data()), file.size());
+  std::ifstream stream(path, std::ios::binary);
+  return std::string(std::istreambuf_iterator<char>(stream), {});
 }
 
 void write_file(const fs::path& path, std::string_view contents) {
   AtomicFile file(path);
   file.write(contents);
   file.commit();
+}
+
+void check_writable(const fs::path& path) {
+  if (!is_stream(path)) {
+    const AtomicFile probe(path);
+  } else if (::access(path.c_str(), W_OK) != 0) {  // opening a pipe and closing it would end it for its reader
+    fail("write", path, errno);
+  }
+}
+
+bool is_within(const fs::path& path, const fs::path& folder) {
+  const auto resolved = [](const fs::path& given) {
+    fs::path whole = fs::weakly_canonical(fs::absolute(given));
+    return whole.has_filename() ? whole : whole.parent_path();
+  };
+  const fs::path inner = resolved(path), outer = resolved(folder);
+  return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
 }
 
 uint64_t size_on_disk(const fs::path& path) {

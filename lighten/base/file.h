@@ -39,8 +39,9 @@ class MappedFile {
 };
 
 /// A file that appears at `path` only when commit() has flushed all of it to disk: it is written to a temporary name in the
-/// same folder and renamed. Without commit() the destructor removes the temporary file and `path` stays as it was. Throws
-/// FileError (disk full included) that names the path.
+/// same folder and renamed. Without commit() the destructor removes the temporary file and `path` stays as it was. Where `path`
+/// is a link, the file that it points to is written; a device or pipe (/dev/null) is written straight. Throws FileError (disk
+/// full included) that names the path.
 class AtomicFile {
  public:
   explicit AtomicFile(const fs::path& path);
@@ -78,11 +79,16 @@ class AtomicFolder {
   bool force_, keep_partial_, committed_ = false;
 };
 
-/// Whole file as bytes. Throws FileError (missing, unreadable, a folder).
-/// A pipe or device is read to its end.
+/// Whole file as bytes, also of files that tell no size (/proc); a pipe or device is read to its end. Throws FileError
+/// (missing, unreadable, a folder).
 std::string read_file(const fs::path& path);
 /// Writes atomically (AtomicFile).
 void write_file(const fs::path& path, std::string_view contents);
+/// Throws FileError if write_file(path) could not work (no such folder, no right to write there, a folder). Changes nothing.
+void check_writable(const fs::path& path);
+
+/// Whether `path` is `folder` or lies inside it, links resolved; neither need exist.
+bool is_within(const fs::path& path, const fs::path& folder);
 
 /// Sum of the sizes of all regular files under a folder, or the size of a file.
 uint64_t size_on_disk(const fs::path& path);

@@ -130,22 +130,23 @@ void Option::set_json(const Json& json) {
       [&](auto* value) {
         using T = std::remove_pointer_t<decltype(value)>;
         if constexpr (std::is_same_v<T, std::string>)
-          refuse(*this, json.dump());
+          refuse(*this, json_text(json));
         else if constexpr (std::is_same_v<T, bool>) {
-          if (!json.is_boolean()) refuse(*this, json.dump());
+          if (!json.is_boolean()) refuse(*this, json_text(json));
           *value = json.get<bool>();
         } else if constexpr (std::is_floating_point_v<T>) {
-          if (!json.is_number()) refuse(*this, json.dump());
+          if (!json.is_number()) refuse(*this, json_text(json));
           *value = json.get<T>();
         } else {
-          if (!json.is_number_integer()) refuse(*this, json.dump());
+          if (!json.is_number_integer()) refuse(*this, json_text(json));
           const bool negative = !json.is_number_unsigned() && json.get<int64_t>() < 0;
           if constexpr (std::is_unsigned_v<T>) {
-            if (negative) refuse(*this, json.dump());
+            if (negative) refuse(*this, json_text(json));
           }
           const int64_t wide = json.get<int64_t>();
           if constexpr (std::is_same_v<T, int>) {
-            if (wide < std::numeric_limits<int>::min() || wide > std::numeric_limits<int>::max()) refuse(*this, json.dump());
+            if (wide < std::numeric_limits<int>::min() || wide > std::numeric_limits<int>::max())
+              refuse(*this, json_text(json));
           }
           *value = static_cast<T>(wide);
         }

@@ -3,14 +3,13 @@
 #pragma once
 #include <cstdint>
 #include <functional>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <variant>
 #include <vector>
 
-namespace lighten {
+#include "lighten/base/json.h"
 
-using Json = nlohmann::ordered_json;
+namespace lighten {
 
 /// What values an option may take; `text` says it for people ("2, 3, 4 or 8", "1 to 100").
 struct Allowed {

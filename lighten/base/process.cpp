@@ -15,14 +15,14 @@
 namespace lighten {
 
 ProcessResult run_process(const std::vector<std::string>& arguments, const fs::path& folder,
-                          const std::vector<std::string>& extra_environment) {
+                          const std::vector<std::string>& extra_environment, bool show_errors) {
   int pipe_ends[2];
   if (::pipe2(pipe_ends, O_CLOEXEC) != 0) throw_error<FileError>("cannot start {}: {}", arguments.at(0), std::strerror(errno));
   const pid_t child = ::fork();
   if (child < 0) throw_error<FileError>("cannot start {}: {}", arguments.at(0), std::strerror(errno));
   if (child == 0) {
     ::dup2(pipe_ends[1], STDOUT_FILENO);
-    ::dup2(pipe_ends[1], STDERR_FILENO);
+    if (!show_errors) ::dup2(pipe_ends[1], STDERR_FILENO);
     if (!folder.empty() && ::chdir(folder.c_str()) != 0) ::_exit(126);
     for (const auto& assignment : extra_environment) ::putenv(const_cast<char*>(assignment.c_str()));
     std::vector<char*> argv;

@@ -12,8 +12,9 @@ struct ProcessResult {
   std::string output;  ///< standard output and standard error together
 };
 
-/// Runs `arguments[0]` found on PATH, in `folder` if given, and waits. Ctrl-C ends the child too.
+/// Runs `arguments[0]` found on PATH, in `folder` if given, and waits. Ctrl-C ends the child too. With `show_errors` the
+/// child's standard error goes where ours goes and is not part of the output.
 ProcessResult run_process(const std::vector<std::string>& arguments, const fs::path& folder = {},
-                          const std::vector<std::string>& extra_environment = {});
+                          const std::vector<std::string>& extra_environment = {}, bool show_errors = false);
 
 }  // namespace lighten

@@ -7,6 +7,7 @@
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
 #include "lighten/compress/hessian.h"
+#include "lighten/nn/product.h"
 
 namespace lighten {
 namespace {
@@ -108,7 +109,7 @@ void BlockCalibration::State::observe(Site site, const torch::Tensor& x, bool sa
   const auto join = [](torch::Tensor& all, const torch::Tensor& part) { all = all.defined() ? torch::cat({all, part}) : part; };
   join(sample[i], x);
   for (LinearView& linear : view.linears)
-    if (site_of(linear.name) == site) join(sample_products[linear.name], torch::linear(x, linear.module->weight));
+    if (site_of(linear.name) == site) join(sample_products[linear.name], product(x, linear.module->weight));
 }
 
 void BlockCalibration::State::float_pass() {
@@ -304,7 +305,7 @@ double BlockCalibration::relative_error(const std::string& linear) const {
   torch::NoGradGuard no_grad;
   state_->require_text();
   const torch::Tensor& y = state_->sample_products.at(state_->view.linear(linear).name);
-  const torch::Tensor present = torch::linear(sample_inputs(linear), state_->view.linear(linear).module->weight);
+  const torch::Tensor present = product(sample_inputs(linear), state_->view.linear(linear).module->weight);
   const double whole = y.square().sum(torch::kDouble).item<double>();
   return whole > 0 ? (y - present).square().sum(torch::kDouble).item<double>() / whole : 0.0;
 }

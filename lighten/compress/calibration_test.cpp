@@ -56,6 +56,22 @@ TEST(CalibrationText, AShortTextGivesTheRowsItHas) {
   EXPECT_EQ(read_calibration({file}, *tokenizer(), {.tokens = 3200, .row = 32}).rows.size(), 3u);
 }
 
+TEST(CalibrationText, HoldsNoSpecialTokens) {
+  Json json = test::byte_tokenizer();
+  json["added_tokens"] = Json::array({{{"id", 96},
+                                       {"content", "<s>"},
+                                       {"single_word", false},
+                                       {"lstrip", false},
+                                       {"rstrip", false},
+                                       {"normalized", false},
+                                       {"special", true}}});
+  const auto tokenizer = Tokenizer::from_json(json, "tokenizer.json");
+  const std::string text = "a<s>b";
+  ASSERT_EQ(tokenizer->encode(text).size(), 3u);
+  const CalibrationRows rows = read_calibration({text_file("special", text)}, *tokenizer, {.tokens = 5, .row = 5});
+  EXPECT_EQ(rows.rows.at(0), tokenizer->encode(text, /*special=*/false));
+}
+
 TEST(CalibrationText, EmptyBinaryAndTooShortTextsAreRefusedByName) {
   const auto reading = [](const fs::path& file) {
     return message_of([&] { read_calibration({file}, *tokenizer(), {.tokens = 1024, .row = 512}); });
@@ -189,6 +205,41 @@ TEST(BlockCalibration, StatisticsSamplesAndHessiansEqualDirectOnes) {
                      calibration.module_outputs("self_attn")),
             1e-6);
   EXPECT_LT(relative(calibration.run_module("mlp", calibration.module_inputs("mlp")), calibration.module_outputs("mlp")), 1e-6);
+}
+
+TEST(BlockCalibration, StatisticsCoverAllRowsAndSearchesTheSampleOnly) {
+  torch::NoGradGuard no_grad;
+  const ModelConfig config = test::tiny_configs().front();
+  const TensorReader read = reader_of(config, 3);
+  const Decoder model = load_decoder(config, read);
+  const int64_t row = 16, sample = kSampleTokens / row, all = 3 * sample;
+  const CalibrationRows rows = random_rows(config, all, row);
+  // Rows after the sample come from another distribution: a statistic of the sample alone would miss them.
+  const torch::Tensor embedding =
+      torch::cat({model->embedding, model->embedding * torch::linspace(0.1, 3, config.hidden_size)});
+  CalibrationRows shifted = rows;
+  for (int64_t r = sample; r < all; ++r)
+    for (int32_t& id : shifted.rows[static_cast<size_t>(r)]) id += static_cast<int32_t>(config.vocab_size);
+  const torch::Tensor x = torch::embedding(embedding, ids_of(shifted));
+  Block block = load_block(config, read, 0);
+  BlockView view = view_block(block, 0);
+  for (const bool all_statistics : {true, false}) {
+    CalibrationStreams streams =
+        start_streams(config, embedding, embedding, shifted, {.float_statistics = all_statistics, .quantized_stream = true},
+                      std::make_shared<SpillBudget>());
+    BlockCalibration calibration(view, streams);
+    const torch::Tensor normed = block->input_norm->forward(x).flatten(0, 1);
+    const torch::Tensor sampled = normed.slice(0, 0, sample * row);
+    const torch::Tensor expected = (all_statistics ? normed : sampled).abs().mean(0);
+    EXPECT_EQ(calibration.tokens(Stream::floating), all_statistics ? all * row : sample * row);
+    EXPECT_LT(relative(calibration.mean_abs("self_attn.q_proj"), expected), 1e-5);
+    EXPECT_GT(relative(sampled.abs().mean(0), normed.abs().mean(0)), 0.1);
+    EXPECT_LT(relative(calibration.sample_inputs("self_attn.q_proj").flatten(0, 1), sampled), 1e-6);
+    const torch::Tensor rows_in = normed.to(torch::kDouble);
+    EXPECT_LT(relative(calibration.hessian("self_attn.q_proj", Stream::quantized),
+                       rows_in.t().mm(rows_in) * (2.0 / static_cast<double>(rows_in.size(0)))),
+              1e-5);
+  }
 }
 
 TEST(BlockCalibration, LaterLinearsSeeTheRoundedOnesBeforeAndThereIsNoWayBack) {

@@ -88,7 +88,7 @@ CalibrationRows read_calibration(const std::vector<fs::path>& files, const Token
       std::max<size_t>(8u << 20, static_cast<size_t>(options.tokens) * kBytesPerToken) / files.size() + kExcerpt;
   std::vector<int32_t> ids;
   for (const fs::path& file : files) {
-    const std::vector<int32_t> part = tokenizer.encode(thin_out(read_text(file), keep, random));
+    const std::vector<int32_t> part = tokenizer.encode(thin_out(read_text(file), keep, random), /*special=*/false);
     ids.insert(ids.end(), part.begin(), part.end());
   }
 

@@ -1,5 +1,7 @@
 #include "lighten/compress/checkpoint.h"
 
+#include <algorithm>
+
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
 #include "lighten/formats/safetensors.h"
@@ -34,16 +36,22 @@ void load_store(const SafetensorsFile& file, const std::string& name, std::optio
 void claim_folder(const fs::path& folder, const Json& fingerprint) {
   const fs::path path = folder / kSettings;
   if (!fs::exists(path)) {
-    write_file(path, fingerprint.dump(2) + "\n");
+    write_file(path, json_text(fingerprint, 2) + "\n");
     return;
   }
   const Json begun = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
-  for (const auto& [key, value] : fingerprint.items())
+  const Json now = Json::parse(json_text(fingerprint));  // as it would come back from the file
+  for (const auto& [key, value] : now.items())
     if (!begun.is_object() || !begun.contains(key) || begun[key] != value)
       throw_error<OptionError>(
           "{} was begun with another setting: {} was {}, now it is {}; give the same settings, or leave out --resume to start "
           "anew",
-          folder.string(), key, begun.is_object() && begun.contains(key) ? begun[key].dump() : "unknown", value.dump());
+          folder.string(), key, begun.is_object() && begun.contains(key) ? json_text(begun[key]) : "unknown", json_text(value));
+}
+
+bool is_unfinished_work(const fs::path& folder) {
+  return std::any_of(fs::directory_iterator(folder), fs::directory_iterator(),
+                     [](const auto& entry) { return entry.path().filename().string().starts_with(kSettings); });
 }
 
 void release_folder(const fs::path& folder) {
@@ -57,7 +65,7 @@ void save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint, const
   append_store(tensors, "quantized", streams.quantized);
   Json errors = Json::array();
   for (const LayerError& e : checkpoint.errors) errors.push_back({e.layer, e.linear, e.relative_error});
-  write_safetensors(folder / kState, tensors, {{"layer", std::to_string(checkpoint.layer)}, {"errors", errors.dump()}});
+  write_safetensors(folder / kState, tensors, {{"layer", std::to_string(checkpoint.layer)}, {"errors", json_text(errors)}});
 }
 
 std::optional<Checkpoint> load_checkpoint(const fs::path& folder, CalibrationStreams& streams) {

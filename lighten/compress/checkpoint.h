@@ -17,6 +17,8 @@ struct Checkpoint {
 /// Throws OptionError naming the first setting that differs from those the folder was begun with. Writes them when there are
 /// none yet.
 void claim_folder(const fs::path& folder, const Json& fingerprint);
+/// Whether claim_folder() was here.
+bool is_unfinished_work(const fs::path& folder);
 /// Removes what a finished folder need not hold.
 void release_folder(const fs::path& folder);
 

@@ -1,6 +1,7 @@
 #include "lighten/compress/gptq.h"
 
 #include "lighten/compress/calibration.h"
+#include "lighten/nn/product.h"
 
 namespace lighten {
 namespace {
@@ -13,7 +14,7 @@ torch::Tensor cross_moment(BlockCalibration& calibration, const std::string& lin
   int64_t count = 0;
   calibration.for_each_pair(linear, [&](const torch::Tensor& floating, const torch::Tensor& quantized) {
     const torch::Tensor rows = quantized.reshape({-1, inputs});
-    sum += (floating.reshape({-1, inputs}) - rows).t().mm(rows);
+    sum += product((floating.reshape({-1, inputs}) - rows).t(), rows.t());
     count += rows.size(0);
   });
   return sum * (2.0 / static_cast<double>(std::max<int64_t>(count, 1)));
@@ -54,7 +55,7 @@ class Gptq : public Rounding {
           factor_ = factor_hessian(hessian, {options_.damping, options_.act_order});
         }
         torch::Tensor target = linear.module->weight.detach();
-        if (correction.defined()) target = target + target.mm(correction);
+        if (correction.defined()) target = target + product(target, correction.t());
         QuantTensor tensor = gptq_round(target, hessian, factor_, grid, options_);
         install(linear.module, tensor);
         result.emplace(linear.name, std::move(tensor));
@@ -83,6 +84,8 @@ OptionList describe(GptqOptions& o) {
       option("asymmetric-damping", o.asymmetric_damping, range(1e-6, 10), "times mean(diag H), in that correction",
              "not in the paper"),
       option("passes", o.passes, range(0, 100), "coordinate-descent passes after the sweep", "not in the paper, off"),
+      Option("refit-scales", o.refit_scales, "in those passes move every group's scale to its optimum first",
+             "not in the paper"),
   };
 }
 
@@ -97,7 +100,7 @@ QuantTensor gptq_round(const torch::Tensor& weight, const torch::Tensor& hessian
   if (options.passes > 0) {
     torch::Tensor damped = hessian.clone();
     damped.diagonal().add_(factor.damping * hessian.diagonal().mean());
-    refine_codes(tensor, weight, damped, options.passes);
+    refine_codes(tensor, weight, damped, options.passes, options.refit_scales);
   }
   return tensor;
 }

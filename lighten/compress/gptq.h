@@ -17,6 +17,7 @@ struct GptqOptions {
                             ///< X_float^T X_quantized
   double asymmetric_damping = 0.05;  ///< times mean(diag H), of that correction only
   int passes = 0;                    ///< coordinate-descent passes after the sweep
+  bool refit_scales = true;          ///< in those passes every group's scale moves to its optimum first
 };
 OptionList describe(GptqOptions& options);
 

@@ -1,17 +1,36 @@
 #include "lighten/compress/head.h"
 
+#include <algorithm>
+
 #include "lighten/base/progress.h"
 #include "lighten/compress/gptq.h"
 #include "lighten/compress/hessian.h"
 
 namespace lighten {
+namespace {
 
-torch::Tensor head_hessian(const ModelConfig& config, const TensorReader& read, const CalibrationRows& rows,
-                           int64_t sample_rows) {
+constexpr int64_t kRowsAtOnce = 16384;  // of the vocabulary: bounds the work space
+
+template <typename T>
+void extend(std::vector<T>& all, const std::vector<T>& part) {
+  all.insert(all.end(), part.begin(), part.end());
+}
+
+void append_rows(QuantTensor& all, const QuantTensor& part) {
+  extend(all.codes, part.codes);
+  extend(all.scales, part.scales);
+  extend(all.zero_points, part.zero_points);
+  extend(all.minimums, part.minimums);
+  all.rows += part.rows;
+}
+
+}  // namespace
+
+torch::Tensor head_hessian(Decoder ends, const TensorReader& read, const CalibrationRows& rows, int64_t count) {
   torch::NoGradGuard no_grad;
-  Decoder ends = load_ends(config, read);
+  const ModelConfig& config = ends->config;
   std::vector<torch::Tensor> hidden;
-  for (int64_t r = 0; r < std::min<int64_t>(sample_rows, static_cast<int64_t>(rows.rows.size())); ++r) {
+  for (int64_t r = 0; r < std::min<int64_t>(std::max<int64_t>(count, 1), static_cast<int64_t>(rows.rows.size())); ++r) {
     const std::vector<int32_t>& row = rows.rows[static_cast<size_t>(r)];
     hidden.push_back(ends->embed(torch::tensor(std::vector<int64_t>(row.begin(), row.end())).unsqueeze(0)));
   }
@@ -29,8 +48,21 @@ torch::Tensor head_hessian(const ModelConfig& config, const TensorReader& read, 
 
 QuantTensor round_head(const torch::Tensor& weight, const torch::Tensor& hessian, const GridOptions& grid,
                        const HeadOptions& options) {
-  if (!hessian.defined()) return quantize_groups(weight, grid, GroupAxis::input, {.steps = 100, .norm = 2.0});
-  return gptq_round(weight, hessian, grid, {.damping = options.damping, .mse = true});
+  const GptqOptions gptq{.damping = options.damping, .mse = options.mse, .passes = options.passes};
+  HessianFactor factor;
+  if (hessian.defined()) factor = factor_hessian(hessian, {.damping = options.damping});
+  QuantTensor all;
+  for (int64_t first = 0; first < weight.size(0); first += kRowsAtOnce) {
+    check_interrupt();
+    const torch::Tensor rows = weight.slice(0, first, std::min(first + kRowsAtOnce, weight.size(0)));
+    const QuantTensor part = hessian.defined() ? gptq_round(rows, hessian, factor, grid, gptq)
+                                               : quantize_groups(rows, grid, GroupAxis::input, {.steps = 100, .norm = 2.0});
+    if (first == 0)
+      all = part;
+    else
+      append_rows(all, part);
+  }
+  return all;
 }
 
 }  // namespace lighten

@@ -8,14 +8,15 @@
 
 namespace lighten {
 
-/// H = (2 / n) sum_t x_t x_t^T of the head's inputs (the final norm's outputs): the rows run through the float model, one block
-/// in memory at a time.
-torch::Tensor head_hessian(const ModelConfig& config, const TensorReader& read, const CalibrationRows& rows,
-                           int64_t sample_rows);
+/// H = (2 / n) sum_t x_t x_t^T of the head's inputs (the final norm's outputs): the first `count` rows run through the float
+/// model, one block in memory at a time.
+torch::Tensor head_hessian(Decoder ends, const TensorReader& read, const CalibrationRows& rows, int64_t count);
 
 struct HeadOptions {
-  double damping =
-      0.1;  ///< times mean(diag H); with a tied head this is the weight of the embedding's own error beside the logits'
+  /// Times mean(diag H); with a tied head this is the weight of the embedding's own error beside the logits'.
+  double damping = 0.1;
+  bool mse = true;  ///< range search when a group's grid is found
+  int passes = 0;   ///< coordinate-descent passes after the sweep
 };
 
 /// Rounds the head [vocab, hidden], tied or not: GPTQ on its Hessian, or (undefined Hessian) to nearest with a range search

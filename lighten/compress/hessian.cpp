@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "lighten/base/error.h"
+#include "lighten/nn/product.h"
 
 namespace lighten {
 namespace {
@@ -20,7 +21,7 @@ void HessianAccumulator::add(const torch::Tensor& x) {
   const torch::Tensor rows = x.reshape({-1, inputs}).to(torch::kFloat);
   for (int64_t begin = 0; begin < inputs; begin += kPanel) {
     const int64_t end = std::min(begin + kPanel, inputs);
-    sum_.slice(0, begin, end).slice(1, begin).add_(rows.slice(1, begin, end).t().mm(rows.slice(1, begin)));
+    sum_.slice(0, begin, end).slice(1, begin).add_(product(rows.slice(1, begin, end).t(), rows.slice(1, begin).t()));
   }
   count_ += rows.size(0);
 }

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "lighten/base/error.h"
+#include "lighten/nn/product.h"
 
 namespace lighten {
 namespace {
@@ -65,7 +66,7 @@ void obs_sweep(torch::Tensor& weight, const HessianFactor& factor, ColumnQuantiz
     throw_error<ModelError>("obs_sweep: the weight has {} inputs, the Hessian {}", columns, factor.upper.size(0));
   const bool plain = is_identity(factor.order);
   torch::Tensor order = plain ? torch::Tensor() : torch::tensor(factor.order);
-  torch::Tensor work = plain ? weight.contiguous().clone() : weight.index_select(1, order);
+  torch::Tensor work = plain ? weight.contiguous() : weight.index_select(1, order);
   for (int64_t position = 0; position < columns; ++position)
     if (factor.dead[static_cast<size_t>(factor.order[static_cast<size_t>(position)])]) work.select(1, position).zero_();
 
@@ -87,12 +88,12 @@ void obs_sweep(torch::Tensor& weight, const HessianFactor& factor, ColumnQuantiz
       for (int64_t s = begin_slice; s < end_slice; ++s)
         sweep_rows(lazy, factor, quantizer, s * slice, std::min(slice, rows - s * slice), scratch);
     });
-    if (end < columns) work.slice(1, end).addmm_(errors, factor.upper.slice(0, first, end).slice(1, end), 1, -1);
+    if (end < columns) work.slice(1, end).sub_(product(errors, factor.upper.slice(0, first, end).slice(1, end).t()));
   }
-  if (plain)
-    weight.copy_(work);
-  else
+  if (!plain)
     weight.index_copy_(1, order, work);
+  else if (!work.is_same(weight))
+    weight.copy_(work);
 }
 
 GroupColumnQuantizer::GroupColumnQuantizer(const torch::Tensor& weight, const GridOptions& grid, GroupAxis axis,
@@ -150,63 +151,110 @@ void GroupColumnQuantizer::quantize(const ColumnSlice& slice, float* values) {
 
 namespace {
 
-/// One row of the coordinate descent: codes, values and the gradient g = (w - q) H.
-struct RowDescent {
-  QuantTensor& tensor;
-  const float* hessian;  // [columns, columns]
-  int64_t row, columns, size, groups;
-  float* gradient;
+constexpr int64_t kDescentColumns = 128;
 
-  void move(int64_t column, float change) {
-    const float* h = hessian + column * columns;
-    for (int64_t k = 0; k < columns; ++k) gradient[k] -= change * h[k];
-  }
+/// Coordinate descent on tr(D H D^T), D = W - Q: the state is the codes and the gradient D H [rows, columns].
+class Descent {
+ public:
+  Descent(QuantTensor& tensor, const torch::Tensor& weight, const torch::Tensor& hessian)
+      : tensor_(tensor),
+        hessian_(hessian.to(torch::kFloat).contiguous()),
+        gradient_(product(weight.to(torch::kFloat) - dequantized(tensor), hessian_)),
+        size_(tensor.group_size == 0 ? tensor.columns : tensor.group_size) {}
 
-  int64_t pass() {
-    int64_t changed = 0;
-    uint8_t* codes = tensor.codes.data() + row * columns;
-    for (int64_t group = 0; group < groups; ++group) {
-      const GroupGrid g = stored_grid(tensor, row * groups + group);
-      for (int64_t j = group * size; j < std::min(columns, (group + 1) * size); ++j) {
-        const float own = hessian[j * columns + j];
-        if (own <= 0) continue;
-        const float value = g.value(codes[j]);
-        const int code = g.code(value + gradient[j] / own);
-        if (code == codes[j]) continue;
-        codes[j] = static_cast<uint8_t>(code);
-        move(j, g.value(code) - value);
-        ++changed;
+  /// Every group's scale moves to its optimum, rounded to binary16, where that lowers the objective.
+  void scales() {
+    for (int64_t first = 0; first < tensor_.columns; first += size_) {
+      const int64_t end = std::min(first + size_, tensor_.columns);
+      const torch::Tensor v = steps(first, end), g = gradient_.slice(1, first, end);
+      const torch::Tensor curvature = (product(v, hessian_.slice(0, first, end).slice(1, first, end)) * v).sum(1);
+      torch::Tensor change = ((g * v).sum(1) / curvature.clamp_min(1e-30)).contiguous();
+      const float* k = curvature.const_data_ptr<float>();
+      float* d = change.data_ptr<float>();
+      for (int64_t row = 0; row < tensor_.rows; ++row) {
+        Half& stored = tensor_.scales[static_cast<size_t>(row * tensor_.groups_per_row() + first / size_)];
+        const float old = half_to_float(stored), moved = round_to_half(old + d[row]);
+        const float step = moved - old;  // changes the objective by step^2 k - 2 step (step that is best) k
+        const bool better = k[row] > 0 && moved > 0.5f * old && moved < 2 * old && step * step < 2 * step * d[row];
+        if (better) stored = float_to_half(moved);
+        d[row] = better ? step : 0.0f;
       }
+      gradient_.sub_(product(v * change.unsqueeze(1), hessian_.slice(1, first, end)));
     }
-    return changed;
   }
+
+  /// Every code in turn moves to the level nearest its conditional optimum. Returns how many moved.
+  int64_t codes() {
+    int64_t moved = 0;
+    for (int64_t group = 0; group < tensor_.columns; group += size_)
+      for (int64_t first = group; first < std::min(group + size_, tensor_.columns); first += kDescentColumns)
+        moved += block(first, std::min({first + kDescentColumns, group + size_, tensor_.columns}));
+    return moved;
+  }
+
+ private:
+  /// q - z of the columns [first, end): what a scale multiplies.
+  torch::Tensor steps(int64_t first, int64_t end) const {
+    torch::Tensor v = torch::empty({tensor_.rows, end - first});
+    float* out = v.data_ptr<float>();
+    for (int64_t row = 0; row < tensor_.rows; ++row) {
+      const float zero = stored_grid(tensor_, row * tensor_.groups_per_row() + first / size_).zero_point;
+      for (int64_t j = first; j < end; ++j)
+        *out++ = static_cast<float>(tensor_.codes[static_cast<size_t>(row * tensor_.columns + j)]) - zero;
+    }
+    return v;
+  }
+
+  int64_t block(int64_t first, int64_t end) {
+    const int64_t count = end - first, columns = tensor_.columns;
+    torch::Tensor change = torch::zeros({tensor_.rows, count});
+    float* changes = change.data_ptr<float>();
+    const float* gradient = gradient_.const_data_ptr<float>() + first;
+    const float* h = hessian_.const_data_ptr<float>() + first * columns + first;
+    std::atomic<int64_t> moved{0};
+    at::parallel_for(0, tensor_.rows, 16, [&](int64_t begin, int64_t last) {
+      std::vector<float> g(static_cast<size_t>(count));
+      int64_t here = 0;
+      for (int64_t row = begin; row < last; ++row) {
+        const GroupGrid grid = stored_grid(tensor_, row * tensor_.groups_per_row() + first / size_);
+        uint8_t* codes = tensor_.codes.data() + row * columns + first;
+        std::copy_n(gradient + row * columns, count, g.begin());
+        for (int64_t j = 0; j < count; ++j) {
+          const float own = h[j * columns + j];
+          if (own <= 0) continue;
+          const float value = grid.value(codes[j]);
+          const int code = grid.code(value + g[static_cast<size_t>(j)] / own);
+          if (code == codes[j]) continue;
+          const float step = grid.value(code) - value;
+          codes[j] = static_cast<uint8_t>(code);
+          changes[row * count + j] = step;
+          for (int64_t k = 0; k < count; ++k) g[static_cast<size_t>(k)] -= step * h[j * columns + k];
+          ++here;
+        }
+      }
+      moved += here;
+    });
+    if (moved > 0) gradient_.sub_(product(change, hessian_.slice(1, first, end)));
+    return moved;
+  }
+
+  QuantTensor& tensor_;
+  torch::Tensor hessian_, gradient_;
+  int64_t size_;
 };
 
 }  // namespace
 
-int64_t refine_codes(QuantTensor& tensor, const torch::Tensor& weight, const torch::Tensor& hessian, int passes) {
+int64_t refine_codes(QuantTensor& tensor, const torch::Tensor& weight, const torch::Tensor& hessian, int passes, bool scales) {
   torch::NoGradGuard no_grad;
   if (tensor.axis != GroupAxis::input) throw_error<ModelError>("refine_codes: groups along inputs only");
-  if (passes <= 0) return 0;
-  const torch::Tensor h = hessian.to(torch::kFloat).contiguous();
-  torch::Tensor gradient = (weight.to(torch::kFloat) - dequantized(tensor)).mm(h);
-  const int64_t columns = tensor.columns;
-  std::atomic<int64_t> last_changes{0};
-  at::parallel_for(0, tensor.rows, 4, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      RowDescent descent{tensor,
-                         h.const_data_ptr<float>(),
-                         row,
-                         columns,
-                         tensor.group_size == 0 ? columns : tensor.group_size,
-                         tensor.groups_per_row(),
-                         gradient.data_ptr<float>() + row * columns};
-      int64_t changed = 1;
-      for (int pass = 0; pass < passes && changed > 0; ++pass) changed = descent.pass();
-      last_changes += changed;
-    }
-  });
-  return last_changes;
+  int64_t moved = 1;
+  for (int pass = 0; pass < passes && moved > 0; ++pass) {
+    Descent descent(tensor, weight, hessian);
+    if (scales) descent.scales();
+    moved = descent.codes();
+  }
+  return moved;
 }
 
 double relative_objective(const torch::Tensor& weight, const torch::Tensor& rounded, const torch::Tensor& hessian) {

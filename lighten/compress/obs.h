@@ -59,10 +59,11 @@ class GroupColumnQuantizer : public ColumnQuantizer {
   std::vector<float> importance_;
 };
 
-/// Cyclic coordinate descent on tr((W - Q) H (W - Q)^T) over the codes, grids fixed: every code in turn moves to the level
-/// nearest its conditional optimum. Groups along inputs. Returns the number of codes that changed in the last pass. The
-/// objective never rises.
-int64_t refine_codes(QuantTensor& tensor, const torch::Tensor& weight, const torch::Tensor& hessian, int passes);
+/// Cyclic coordinate descent on tr((W - Q) H (W - Q)^T) over the codes: every code in turn moves to the level nearest its
+/// conditional optimum; with `scales` every group's scale moves first (rounded to binary16). Groups along inputs. Returns the
+/// number of codes that moved in the last pass. The objective never rises.
+int64_t refine_codes(QuantTensor& tensor, const torch::Tensor& weight, const torch::Tensor& hessian, int passes,
+                     bool scales = false);
 
 /// tr((W - Q) H (W - Q)^T) / tr(W H W^T).
 double relative_objective(const torch::Tensor& weight, const torch::Tensor& rounded, const torch::Tensor& hessian);

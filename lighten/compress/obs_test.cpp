@@ -170,6 +170,22 @@ TEST(ObsSweep, DeadChannelsBecomeZero) {
   EXPECT_EQ(dequantized(got).select(1, 9).abs().max().item<float>(), 0.0f);
 }
 
+TEST(RefineCodes, RefittedScalesLowerTheObjectiveToTheClosedFormOptimum) {
+  const torch::Tensor x = correlated_inputs(300, 32, 71), w = random_matrix(1, 32, 74).to(torch::kFloat);
+  const torch::Tensor h = x.t().mm(x) * (2.0 / 300);
+  QuantTensor tensor = quantize_groups(w, {3, 32, ZeroKind::integer});
+  tensor.scales[0] = float_to_half(half_to_float(tensor.scales[0]) * 1.3f);  // off on purpose
+  const double before = relative_objective(w, dequantized(tensor), h);
+  QuantTensor refined = tensor;
+  refine_codes(refined, w, h, 1, true);
+  EXPECT_LT(relative_objective(w, dequantized(refined), h), before);
+  // s* = w H v^T / v H v^T for the codes before the pass, v = q - z.
+  torch::Tensor v = torch::empty({1, 32}, torch::kDouble);
+  for (int64_t j = 0; j < 32; ++j) v[0][j] = static_cast<double>(tensor.codes[static_cast<size_t>(j)]) - tensor.zero_points[0];
+  const double best = (w.to(torch::kDouble).mm(h).mm(v.t()) / v.mm(h).mm(v.t())).item<double>();
+  EXPECT_EQ(refined.scales[0], float_to_half(static_cast<float>(best)));
+}
+
 TEST(RefineCodes, NeverRaisesTheObjectiveAndEndsInALocalOptimum) {
   const torch::Tensor x = correlated_inputs(300, 64, 61), w = random_matrix(12, 64, 64).to(torch::kFloat);
   const torch::Tensor h = x.t().mm(x) * (2.0 / 300);

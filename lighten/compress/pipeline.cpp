@@ -33,9 +33,10 @@ std::string block_piece(int64_t layer) { return fmt::format("block-{:04d}", laye
 /// One run, from an opened model to pieces.
 class Run {
  public:
-  Run(const QuantizeRequest& request, Decided& decided, const fs::path& folder)
+  Run(const QuantizeRequest& request, Decided& decided, const CalibrationRows& rows, const fs::path& folder)
       : request_(request),
         decided_(decided),
+        rows_(rows),
         config_(decided.source->config()),
         folder_(folder),
         writer_(folder, config_),
@@ -65,21 +66,20 @@ class Run {
  private:
   /// Takes up the checkpoint if its pieces are all there, else rounds embedding and head and embeds the calibration rows.
   Checkpoint start() {
-    CalibrationRows rows;
-    if (decided_.calibrated)
-      rows = read_calibration(request_.calibration, *decided_.source->tokenizer(),
-                              {.tokens = request_.calibration_tokens, .row = request_.calibration_row, .seed = request_.seed});
     auto budget = std::make_shared<SpillBudget>();
     budget->limit = request_.spill_bytes;
     budget->folder = folder_ / "spill";
     if (request_.resume) {
-      streams_ = plan_streams(rows, decided_.needs, budget);
+      streams_ = plan_streams(rows_, decided_.needs, budget);
       const std::optional<Checkpoint> found = load_checkpoint(folder_, streams_);
-      if (found && pieces_before(found->layer)) return *found;
+      if (found && pieces_before(found->layer)) {
+        info(fmt::format("going on in {}: {} of {} blocks are done", folder_.string(), found->layer, config_.layers));
+        return *found;
+      }
     }
     const Decoder ends = load_ends(config_, read_);
-    torch::Tensor rounded = round_ends(ends, rows);
-    streams_ = start_streams(config_, ends->embedding, rounded, rows, decided_.needs, budget);
+    torch::Tensor rounded = round_ends(ends);
+    streams_ = start_streams(config_, ends->embedding, rounded, rows_, decided_.needs, budget);
     return {};
   }
 
@@ -90,7 +90,7 @@ class Run {
   }
 
   /// Writes the piece of embedding, head and final norm; returns the embedding as the light model will see it.
-  torch::Tensor round_ends(const Decoder& ends, const CalibrationRows& rows) {
+  torch::Tensor round_ends(const Decoder& ends) {
     std::map<std::string, QuantTensor> quantized;
     std::map<std::string, std::vector<float>> floats;
     torch::Tensor embedding = ends->embedding.to(torch::kHalf).to(torch::kFloat);
@@ -102,7 +102,7 @@ class Run {
       }
       const bool reads_hidden = config_.tied_head || tensor.name == "lm_head.weight";
       torch::Tensor hessian;
-      if (reads_hidden && decided_.calibrated) hessian = head_hessian(config_, read_, rows, kSampleTokens / rows.row);
+      if (reads_hidden && decided_.calibrated) hessian = head_hessian(ends, read_, rows_, kSampleTokens / rows_.row);
       QuantTensor codes = round_head(*tensor.tensor, hessian, decided_.head);
       if (tensor.name == "model.embed_tokens.weight") embedding = dequantized(codes);
       quantized.emplace(tensor.name, std::move(codes));
@@ -150,6 +150,7 @@ class Run {
 
   const QuantizeRequest& request_;
   Decided& decided_;
+  const CalibrationRows& rows_;
   const ModelConfig& config_;
   fs::path folder_;
   LightWriter writer_;
@@ -177,6 +178,30 @@ Json mean_errors(const std::vector<LayerError>& errors) {
   return json;
 }
 
+/// What quantize() needs, checked; nothing is written yet.
+struct Prepared {
+  Decided decided;
+  Footprint needed;
+  CalibrationRows rows;
+};
+
+Prepared prepare(const QuantizeRequest& request) {
+  check_output(request);
+  Prepared prepared{decide(request), {}, {}};
+  const Decided& decided = prepared.decided;
+  prepared.needed = footprint(request, decided);
+  if (prepared.needed.disk > prepared.needed.disk_free)
+    throw_error<FileError>(
+        "{}: {} of disk are needed while the work runs, {} are free; free some, or choose another output folder",
+        request.output.string(), human_bytes(static_cast<double>(prepared.needed.disk)),
+        human_bytes(static_cast<double>(prepared.needed.disk_free)));
+  if (decided.calibrated)
+    prepared.rows =
+        read_calibration(request.calibration, *decided.source->tokenizer(),
+                         {.tokens = request.calibration_tokens, .row = request.calibration_row, .seed = request.seed});
+  return prepared;
+}
+
 }  // namespace
 
 Json QuantizeReport::json() const {
@@ -192,28 +217,25 @@ Json QuantizeReport::json() const {
           {"errors", list}};
 }
 
+void check_quantize(const QuantizeRequest& request) { prepare(request); }
+
 QuantizeReport quantize(const QuantizeRequest& request) {
   torch::NoGradGuard no_grad;
   const Clock::time_point start = Clock::now();
-  Decided decided = decide(request);
+  Prepared prepared = prepare(request);
+  Decided& decided = prepared.decided;
   at::set_num_threads(decided.threads);
-  const Footprint needed = footprint(request, decided);
-  if (needed.disk > needed.disk_free)
-    throw_error<FileError>(
-        "{}: {} of disk are needed while the work runs, {} are free; free some, or choose another output folder",
-        request.output.string(), human_bytes(static_cast<double>(needed.disk)),
-        human_bytes(static_cast<double>(needed.disk_free)));
 
   QuantizeReport report;
-  report.size_before = needed.before;
+  report.size_before = prepared.needed.before;
   AtomicFolder folder(request.output, request.force, /*keep_partial=*/true);
-  if (!request.resume && fs::exists(folder.path() / "pieces")) {
+  if (!request.resume && !fs::is_empty(folder.path())) {
     info(fmt::format("unfinished work in {} is thrown away (--resume would go on with it)", folder.path().string()));
     for (const auto& entry : fs::directory_iterator(folder.path())) fs::remove_all(entry.path());
   }
   claim_folder(folder.path(), fingerprint(request, decided));
   {
-    Run run(request, decided, folder.path());
+    Run run(request, decided, prepared.rows, folder.path());
     report.errors = run.blocks();
     Json method = method_record(request, decided);
     method["relative_error"] = mean_errors(report.errors);
@@ -221,6 +243,7 @@ QuantizeReport quantize(const QuantizeRequest& request) {
   }
   fs::remove_all(folder.path() / "spill");
   release_folder(folder.path());
+  if (request.force) check_output(request);  // it may have changed while the work ran
   folder.commit();
   measure(report, request.output);
   report.seconds = seconds_since(start);

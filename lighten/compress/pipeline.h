@@ -38,6 +38,15 @@ struct QuantizePlan {
 };
 QuantizePlan plan_quantize(const QuantizeRequest& request);
 
+/// Throws unless the output may be written. It must not be the model or a calibration text, nor a folder around them, nor lie
+/// inside the model's folder (OptionError). If it exists, `force` is needed, and it must be a light model or empty: nothing
+/// else is ever replaced (FileError). The same holds for what is found in partial_folder(output).
+void check_output(const QuantizeRequest& request);
+/// Everything that quantize() checks before it writes: output, options, shapes, disk, calibration text. Throws as it does.
+void check_quantize(const QuantizeRequest& request);
+/// Where unfinished work is kept: "OUT.partial".
+fs::path partial_folder(const fs::path& output);
+
 struct LayerError {
   int64_t layer;
   std::string linear;

@@ -235,6 +235,31 @@ TEST(Pipeline, ResumingWithOtherSettingsIsRefusedAndNamesTheDifference) {
   EXPECT_TRUE(contains(message_of<OptionError>([&] { quantize(other); }), "calibration text"));
 }
 
+TEST(Pipeline, ResumingWithAnotherModelOfEqualSizeIsRefused) {
+  const fs::path folder = new_model("swapped");
+  const fs::path weights = folder / "model" / "model.safetensors";
+  QuantizeRequest request = request_in(folder, "out", {gptq_method()});
+  request.on_block = [](int64_t) { throw Interrupted(); };
+  EXPECT_THROW(quantize(request), Interrupted);
+  request.resume = true;
+  EXPECT_THROW(quantize(request), Interrupted) << "the same model is taken up";
+  const auto size = fs::file_size(weights);
+  const auto time = fs::last_write_time(weights);
+  test::write_test_model(folder, test::tiny_llama_linear(), 2);
+  fs::last_write_time(weights, time);
+  ASSERT_EQ(fs::file_size(weights), size);
+  EXPECT_TRUE(contains(message_of<OptionError>([&] { quantize(request); }), "contents of the model"));
+}
+
+TEST(Pipeline, UnfinishedWorkWithOtherSettingsGivesWayWithoutResume) {
+  const fs::path folder = new_model("anew");
+  QuantizeRequest request = request_in(folder, "out", {gptq_method()});
+  fs::create_directories(folder / "out.partial");
+  write_file(folder / "out.partial" / "request.json", "{}");
+  quantize(request);
+  EXPECT_NO_THROW(LightModel(folder / "out"));
+}
+
 TEST(Pipeline, SpilledActivationsGiveTheSameBytes) {
   const fs::path folder = new_model("spill");
   quantize(request_in(folder, "memory", {power_fold(), gptq_with({.asymmetric = true})}));
@@ -246,20 +271,71 @@ TEST(Pipeline, SpilledActivationsGiveTheSameBytes) {
 
 TEST(Pipeline, AnExistingOutputIsKeptUnlessForcedAndThenReplacedAsAWhole) {
   const fs::path folder = new_model("force");
-  fs::create_directories(folder / "out");
-  write_file(folder / "out" / "precious.txt", "kept");
   QuantizeRequest request = request_in(folder, "out", {rtn_method()});
+  quantize(request);
+  const auto before = contents(folder / "out");
   EXPECT_TRUE(contains(message_of<FileError>([&] { quantize(request); }), "--force"));
   request.force = true;
+  request.bits = 3;
   request.on_block = [](int64_t layer) {
     if (layer == 1) throw Interrupted();
   };
   EXPECT_THROW(quantize(request), Interrupted);
-  EXPECT_EQ(read_file(folder / "out" / "precious.txt"), "kept");
+  EXPECT_EQ(contents(folder / "out"), before);
   request.on_block = {};
   quantize(request);
-  EXPECT_FALSE(fs::exists(folder / "out" / "precious.txt"));
+  EXPECT_NE(contents(folder / "out"), before);
   EXPECT_NO_THROW(LightModel(folder / "out"));
+}
+
+TEST(Pipeline, ForceReplacesOnlyLightModelsAndEmptyFolders) {
+  const fs::path folder = new_model("precious");
+  QuantizeRequest request = request_in(folder, "out", {rtn_method()});
+  request.force = true;
+  fs::create_directories(folder / "out");
+  write_file(folder / "out" / "precious.txt", "kept");
+  write_file(folder / "out" / "config.json", R"({"model_type": "llama"})");
+  EXPECT_TRUE(contains(message_of<FileError>([&] { quantize(request); }), "is no light model"));
+  EXPECT_TRUE(contains(message_of<FileError>([&] { check_quantize(request); }), "is no light model"));
+  EXPECT_EQ(read_file(folder / "out" / "precious.txt"), "kept");
+  EXPECT_FALSE(fs::exists(folder / "out.partial"));
+  request.output = folder / "empty";
+  fs::create_directories(request.output);
+  quantize(request);
+  EXPECT_NO_THROW(LightModel(folder / "empty"));
+}
+
+TEST(Pipeline, AFolderInThePlaceOfUnfinishedWorkIsKept) {
+  const fs::path folder = new_model("in-the-way");
+  QuantizeRequest request = request_in(folder, "out", {rtn_method()});
+  fs::create_directories(folder / "out.partial");
+  write_file(folder / "out.partial" / "precious.txt", "kept");
+  EXPECT_TRUE(contains(message_of<FileError>([&] { quantize(request); }), "out.partial is in the way"));
+  EXPECT_EQ(read_file(folder / "out.partial" / "precious.txt"), "kept");
+}
+
+TEST(Pipeline, TheModelAndItsSurroundingsAreNoOutput) {
+  const fs::path folder = new_model("source");
+  const auto before = contents(folder);
+  QuantizeRequest request = request_in(folder, "out", {rtn_method()});
+  request.force = true;
+  fs::create_directory_symlink("model", folder / "alias");
+  for (const fs::path& output : {folder / "model", folder / "model/", folder / "alias", folder, folder / "out/../model"}) {
+    request.output = output;
+    EXPECT_TRUE(contains(message_of<OptionError>([&] { quantize(request); }), "take the place of the model")) << output;
+  }
+  for (const fs::path& output : {folder / "model/light", folder / "alias/light"}) {
+    request.output = output;
+    EXPECT_TRUE(contains(message_of<OptionError>([&] { quantize(request); }), "inside the model's folder")) << output;
+  }
+  fs::create_directories(folder / "texts");
+  write_file(folder / "texts" / "text.txt", test::random_text(4000, 7));
+  request.calibration = {folder / "texts" / "text.txt"};
+  request.output = folder / "texts";
+  EXPECT_TRUE(contains(message_of<OptionError>([&] { quantize(request); }), "calibration text"));
+  fs::remove_all(folder / "texts");
+  fs::remove(folder / "alias");
+  EXPECT_EQ(contents(folder), before);
 }
 
 TEST(Pipeline, AGroupSizeThatDoesNotDivideNamesTheTensorAndWhatWouldDo) {
@@ -287,6 +363,15 @@ TEST(Pipeline, MissingCalibrationTextIsSaidBeforeAnyWork) {
   QuantizeRequest request = request_in(folder, "out", {gptq_method()});
   request.calibration.clear();
   EXPECT_TRUE(contains(message_of<CalibrationError>([&] { quantize(request); }), "--calib"));
+  EXPECT_FALSE(fs::exists(folder / "out.partial"));
+}
+
+TEST(Pipeline, CalibrationTextIsReadBeforeTheOutputIsTouched) {
+  const fs::path folder = new_model("short");
+  QuantizeRequest request = request_in(folder, "out", {gptq_method()});
+  write_file(folder / "text.txt", "Just one line.\n");
+  EXPECT_TRUE(contains(message_of<CalibrationError>([&] { check_quantize(request); }), "fewer than one row"));
+  EXPECT_TRUE(contains(message_of<CalibrationError>([&] { quantize(request); }), "fewer than one row"));
   EXPECT_FALSE(fs::exists(folder / "out.partial"));
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <span>
 
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
@@ -13,6 +14,7 @@
 #include "lighten/compress/calibration.h"
 #include "lighten/compress/rtn.h"
 #include "lighten/kernels/linear.h"
+#include "lighten/nn/product.h"
 
 namespace lighten::compress {
 namespace {
@@ -91,12 +93,45 @@ void choose_methods(const QuantizeRequest& request, Decided& decided) {
     throw_error<CalibrationError>("method {} needs calibration text; give --calib FILE", request.method_name);
 }
 
-/// 64-bit FNV-1a of a file's bytes.
-std::string digest(const fs::path& path) {
-  const MappedFile file(path);
+/// 64-bit FNV-1a of bytes.
+struct Digest {
   uint64_t hash = 0xcbf29ce484222325ull;
-  for (const std::byte byte : file.bytes()) hash = (hash ^ static_cast<uint64_t>(byte)) * 0x100000001b3ull;
-  return fmt::format("{:016x}", hash);
+  void add(std::span<const std::byte> bytes) {
+    for (const std::byte byte : bytes) hash = (hash ^ static_cast<uint64_t>(byte)) * 0x100000001b3ull;
+  }
+  std::string text() const { return fmt::format("{:016x}", hash); }
+};
+
+std::string digest(const fs::path& path) {
+  Digest digest;
+  digest.add(MappedFile(path).bytes());
+  return digest.text();
+}
+
+/// Tells two models apart without reading all of them: of every file its name, size and time of change, its first megabyte
+/// (where the headers are), and 4096 pieces spread over the rest.
+std::string model_digest(const fs::path& model) {
+  constexpr size_t kHead = 1 << 20, kPieces = 4096, kPiece = 512;
+  std::vector<fs::path> files;
+  if (fs::is_directory(model)) {
+    for (const auto& entry : fs::directory_iterator(model))
+      if (entry.is_regular_file()) files.push_back(entry.path());
+    std::sort(files.begin(), files.end());
+  } else {
+    files.push_back(model);
+  }
+  Digest digest;
+  for (const fs::path& path : files) {
+    const MappedFile file(path);
+    const auto bytes = file.bytes();
+    const std::string facts =
+        fmt::format("{} {} {};", path.filename().string(), bytes.size(), fs::last_write_time(path).time_since_epoch().count());
+    digest.add(std::as_bytes(std::span(facts)));
+    digest.add(bytes.first(std::min(kHead, bytes.size())));
+    const size_t stride = std::max(kPiece, bytes.size() / kPieces);
+    for (size_t at = kHead; at < bytes.size(); at += stride) digest.add(bytes.subspan(at, std::min(kPiece, bytes.size() - at)));
+  }
+  return digest.text();
 }
 
 const char* zero_name(ZeroKind zero) {
@@ -109,7 +144,7 @@ double measured_speed() {
   double best = 1e9;
   for (int repeat = 0; repeat < 4; ++repeat) {
     const auto start = std::chrono::steady_clock::now();
-    for (int i = 0; i < 4; ++i) a.mm(b);
+    for (int i = 0; i < 4; ++i) product(a, b);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     best = std::max(4 * 2.0 * 1024 * 512 * 512 / seconds, repeat == 0 ? 0 : best);
   }
@@ -201,7 +236,7 @@ Json fingerprint(const QuantizeRequest& request, const Decided& decided) {
   Json json = method_record(request, decided);
   json["lighten"] = LIGHTEN_VERSION;
   json["model"] = fs::weakly_canonical(request.model).string();
-  json["model bytes"] = decided.source->size_on_disk();
+  json["contents of the model"] = model_digest(request.model);
   Json files = Json::array();
   for (const fs::path& file : request.calibration) files.push_back(digest(file));
   json["calibration text"] = files;

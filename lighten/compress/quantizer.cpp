@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <utility>
 
 #include "lighten/base/error.h"
@@ -215,8 +216,12 @@ torch::Tensor fake_quantize(const torch::Tensor& weight, const GridOptions& grid
 }
 
 torch::Tensor dequantized(const QuantTensor& tensor) {
-  const std::vector<float> values = dequantize(tensor);
-  return torch::tensor(values, torch::kFloat).reshape({tensor.rows, tensor.columns});
+  auto owner = std::make_unique<std::vector<float>>(dequantize(tensor));
+  float* data = owner->data();
+  torch::Tensor view = torch::from_blob(
+      data, {tensor.rows, tensor.columns}, [kept = owner.get()](void*) { delete kept; }, torch::kFloat);
+  owner.release();
+  return view;
 }
 
 void install(Linear& module, const QuantTensor& tensor) {

@@ -186,14 +186,22 @@ TEST_F(DataCache, AFileOfTheWrongSizeIsNotTakenForTheModel) {
 
 TEST_F(DataCache, OnesOwnTextsAreUsedAsTheyAre) {
   fs::create_directories(folder_ / "text/prose");
-  write_file(folder_ / "text/prose/calibration.txt", "mine");
-  write_file(folder_ / "text/prose/test.txt", "mine");
+  for (const char* file : {"calibration.txt", "test.txt", "calibration_far.txt", "far.txt", "source.json"}) {
+    EXPECT_FALSE(data_present("prose")) << file << " is missing";
+    write_file(folder_ / "text/prose" / file, "mine");
+  }
   EXPECT_EQ(data_path("prose"), folder_ / "text/prose");
 }
 
 TEST_F(DataCache, AModelIsAPathOrAnId) {
   EXPECT_EQ(resolve_model(folder_.string()), folder_);
   EXPECT_THROW(resolve_model("prose"), OptionError);
+  try {
+    resolve_model("gemma3-270m", /*fetch=*/false);
+    FAIL();
+  } catch (const FileError& error) {
+    EXPECT_NE(std::string(error.what()).find("lighten data get gemma3-270m"), std::string::npos) << error.what();
+  }
   EXPECT_THROW(resolve_model("some/folder/that/is/not"), FileError);
   try {
     resolve_model("gemma3-270");

@@ -28,7 +28,11 @@ const std::vector<ExpectedFile>& expected_files(const std::string& id) {
       {"model.safetensors", 90'868'376, "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"},
       {"tokenizer.json", 0, "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"},
       {"config.json", 0, ""}};
-  static const std::vector<ExpectedFile> prose = {{"calibration.txt", 0, ""}, {"test.txt", 0, ""}};
+  static const std::vector<ExpectedFile> prose = {{"calibration.txt", 0, ""},
+                                                  {"test.txt", 0, ""},
+                                                  {"calibration_far.txt", 0, ""},
+                                                  {"far.txt", 0, ""},
+                                                  {"source.json", 0, ""}};
   return id == "smollm2-135m" ? smollm2 : id == "gemma3-270m" ? gemma3 : id == "minilm-l6" ? minilm : prose;
 }
 
@@ -172,13 +176,13 @@ fs::path data_path(const std::string& id, bool fetch) {
   return cache_folder() / entry->path;
 }
 
-fs::path resolve_model(const std::string& model) {
+fs::path resolve_model(const std::string& model, bool fetch) {
   if (model.empty()) throw OptionError("an empty MODEL: give a folder, a .gguf or one of the ids of `lighten data list`");
   if (fs::exists(model)) return model;
   if (const DataEntry* entry = find_data(model)) {
     if (entry->kind != "model")
       throw_error<OptionError>("'{}' is a {}, not a model (see `lighten data list`)", model, entry->kind);
-    return data_path(model);
+    return data_path(model, fetch);
   }
   std::vector<std::string> models;
   for (const DataEntry& entry : data_entries())

@@ -27,7 +27,7 @@ const DataEntry* find_data(const std::string& id);
 fs::path data_path(const std::string& id, bool fetch = true);
 bool data_present(const std::string& id);
 
-/// A MODEL argument: an existing path, or a data id.
-fs::path resolve_model(const std::string& model);
+/// A MODEL argument: an existing path, or a data id (as data_path).
+fs::path resolve_model(const std::string& model, bool fetch = true);
 
 }  // namespace lighten

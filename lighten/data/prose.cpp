@@ -185,7 +185,7 @@ void build_prose(const fs::path& work, const fs::path& output) {
     source["files"][name] = {
         {"bytes", mixture.text.size()}, {"sha256", sha256(mixture.text)}, {"documents", mixture.documents}};
   }
-  write_file(output / "source.json", source.dump(1) + "\n");
+  write_file(output / "source.json", json_text(source, 1) + "\n");
 }
 
 }  // namespace lighten

@@ -160,14 +160,14 @@ void check_comparable(const EvaluatedModel& model, const EvaluatedModel& against
         "same vocabulary",
         model.scorer->vocab_size(), against.scorer->vocab_size());
   }
-  if (against.tokenizer && against.tokenizer->encode(text) != ids) {
+  if (against.tokenizer && against.tokenizer->encode(text, /*special=*/false) != ids) {
     throw_error<ModelError>(
         "the model and the one it is compared against tokenize the text differently: KL and agreement need the "
         "same tokenizer");
   }
 }
 
-Json pair(const Interval& interval) { return Json::array({interval.low, interval.high}); }
+Json pair(const Interval& interval) { return interval.known() ? Json::array({interval.low, interval.high}) : Json(nullptr); }
 
 }  // namespace
 
@@ -189,7 +189,7 @@ std::vector<std::vector<int32_t>> evaluation_windows(std::span<const int32_t> id
 
 Evaluation evaluate(EvaluatedModel& model, EvaluatedModel* against, const std::string& text, const EvaluationOptions& options) {
   const auto start = std::chrono::steady_clock::now();
-  const std::vector<int32_t> ids = model.tokenizer->encode(text);
+  const std::vector<int32_t> ids = model.tokenizer->encode(text, /*special=*/false);
   check_fits(model, ids, options);
   if (against) check_comparable(model, *against, ids, text);
   const auto windows = evaluation_windows(ids, bos_of(model), options);

@@ -60,7 +60,7 @@ struct Evaluation {
   uint64_t size_bytes = 0;     ///< the model's, copied
   double bits_per_weight = 0;  ///< the model's, copied
   double seconds = 0;          ///< both models and the statistics
-  /// {"perplexity", "perplexity_ci": [low, high], "tokens", ...}; KL and agreement only if `against`.
+  /// {"perplexity", "perplexity_ci": [low, high] or null if unknown, "tokens", ...}; KL and agreement only if `against`.
   Json json() const;
 };
 

@@ -118,6 +118,12 @@ TEST(Windows, AreScoredAloneAndBosGoesFirst) {
   EXPECT_EQ(rule_of(model).windows, (std::vector<std::vector<int32_t>>{{26, 0, 1, 2}, {26, 3, 4, 5}}));
 }
 
+TEST(Windows, HoldNoSpecialTokensOfTheText) {
+  EvaluatedModel model = rule_model(27, [](auto, int32_t) { return 0.0f; });
+  evaluate(model, nullptr, "ab|cd", {.window = 5});
+  EXPECT_EQ(rule_of(model).windows, (std::vector<std::vector<int32_t>>{{0, 1, 25, 2, 3}}));
+}
+
 TEST(Evaluate, SaysWhatIsWrong) {
   const auto flat = [](auto, int32_t) { return 0.0f; };
   EvaluatedModel model = rule_model(27, flat), narrow = rule_model(20, flat);
@@ -145,6 +151,17 @@ TEST(Evaluate, JsonCarriesTheNamesThatScriptsRead) {
   for (const char* name : {"kl_mean", "kl_p99", "top1_agreement", "kl_mean_ci", "kl_p99_ci", "top1_agreement_ci"}) {
     EXPECT_TRUE(both.contains(name)) << name;
   }
+}
+
+TEST(Evaluate, IntervalsAreNullWhereNothingIsKnownOfTheSpread) {
+  EvaluatedModel model = rule_model(3, [](auto, int32_t) { return 0.0f; });
+  EvaluatedModel reference = rule_model(3, [](auto, int32_t) { return 0.0f; });
+  const Json without = evaluate(model, &reference, "abcabc", {.window = 3, .bootstrap = 0}).json();
+  const Json one_window = evaluate(model, &reference, "abc", {.window = 3}).json();
+  for (const Json* json : {&without, &one_window})
+    for (const char* name : {"perplexity_ci", "bits_per_byte_ci", "kl_mean_ci", "kl_p99_ci", "top1_agreement_ci"})
+      EXPECT_TRUE(json->at(name).is_null()) << name;
+  EXPECT_NEAR(without["perplexity"].get<double>(), 3, 1e-12);
 }
 
 TEST(ScorePosition, SurvivesExtremeLogits) {

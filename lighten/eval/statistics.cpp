@@ -9,7 +9,7 @@ namespace lighten {
 
 Interval bootstrap(size_t rows, int resamples, uint64_t seed,
                    const std::function<double(const std::vector<size_t>& picked)>& statistic) {
-  if (rows == 0 || resamples <= 0) return {};
+  if (rows < 2 || resamples <= 0) return {};
   Random random(seed);
   std::vector<size_t> picked(rows);
   std::vector<double> values(static_cast<size_t>(resamples));

@@ -3,16 +3,19 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <span>
 #include <vector>
 
 namespace lighten {
 
 struct Interval {
-  double low = 0, high = 0;
+  double low = std::numeric_limits<double>::quiet_NaN(), high = std::numeric_limits<double>::quiet_NaN();
+  bool known() const { return low <= high; }
 };
 
-/// 95 % percentile bootstrap interval of `statistic` over `rows` rows drawn with replacement.
+/// 95 % percentile bootstrap interval of `statistic` over `rows` rows drawn with replacement. Unknown with fewer than two rows
+/// or without resamples: nothing can be said of the spread.
 Interval bootstrap(size_t rows, int resamples, uint64_t seed,
                    const std::function<double(const std::vector<size_t>& picked)>& statistic);
 

@@ -7,13 +7,14 @@
 
 namespace lighten {
 
-/// 'a' is 0, 'b' is 1, ...; ids past 25 are special tokens without text.
+/// 'a' is 0, 'b' is 1, ...; ids past 25 are special tokens without text. '|' is the special token 26, or 'z' where special
+/// tokens are not recognised.
 class LetterTokenizer : public Tokenizer {
  public:
   explicit LetterTokenizer(int32_t bos = -1) : bos_(bos) {}
-  std::vector<int32_t> encode(std::string_view text, bool = true) const override {
+  std::vector<int32_t> encode(std::string_view text, bool special = true) const override {
     std::vector<int32_t> ids;
-    for (const char letter : text) ids.push_back(letter - 'a');
+    for (const char letter : text) ids.push_back(letter != '|' ? letter - 'a' : special ? 26 : 25);
     return ids;
   }
   std::string decode(const std::vector<int32_t>& ids, bool = false) const override {

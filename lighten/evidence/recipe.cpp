@@ -154,7 +154,7 @@ void Bench::State::save() const {
       for (const auto& [metric, value] : metrics) values[metric] = number(value);
       json["done"].push_back({{"arm", arm}, {"seed", seed}, {"metrics", values}});
     }
-  write_file(file(), json.dump(1) + "\n");
+  write_file(file(), json_text(json, 1) + "\n");
 }
 
 std::vector<std::string> Bench::State::metrics() const {
@@ -304,7 +304,7 @@ Report Bench::State::report() const {
       {"size", to_string(size)}, {"time", human_seconds(seconds())}, {"peak memory", human_bytes(static_cast<double>(peak()))}};
   for (const Json* group : {&settings, &versions})
     for (const auto& [name, value] : group->items())
-      facts.push_back({name, value.is_string() ? value.get<std::string>() : value.dump()});
+      facts.push_back({name, value.is_string() ? value.get<std::string>() : json_text(value)});
   report.table("", {"what", "value"}, facts);
   return report;
 }
@@ -411,7 +411,7 @@ void Bench::describe_metric(const std::string& metric, const std::string& label,
 
 std::string Bench::finish() {
   write_file(state_->folder / "report.html", state_->report().html());
-  write_file(state_->folder / "result.json", state_->result().dump(1) + "\n");
+  write_file(state_->folder / "result.json", json_text(state_->result(), 1) + "\n");
   std::error_code error;
   fs::remove(state_->file(), error);  // a finished run is not resumed: the next one measures again
   return state_->text();

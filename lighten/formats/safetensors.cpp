@@ -229,7 +229,7 @@ std::string header_json(const std::vector<TensorToWrite>& tensors, const std::ma
                                            {"data_offsets", std::vector<uint64_t>{offset, end}}});
     offset = end;
   }
-  return header.dump();
+  return json_text(header);
 }
 
 }  // namespace

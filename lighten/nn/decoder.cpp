@@ -1,6 +1,8 @@
 // Block and decoder: how the layers are put together.
 #include "lighten/nn/decoder.h"
 
+#include "lighten/nn/product.h"
+
 #include "lighten/base/error.h"
 
 namespace lighten {
@@ -38,7 +40,7 @@ torch::Tensor DecoderImpl::hidden_states(const torch::Tensor& ids) {
 }
 
 torch::Tensor DecoderImpl::head(const torch::Tensor& hidden) {
-  const auto logits = torch::linear(final_norm->forward(hidden), head_weight);
+  const auto logits = product(final_norm->forward(hidden), head_weight);
   return config.logit_softcap > 0 ? torch::tanh(logits / config.logit_softcap) * config.logit_softcap : logits;
 }
 

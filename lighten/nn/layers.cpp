@@ -2,6 +2,7 @@
 #include <numbers>
 
 #include "lighten/nn/decoder.h"
+#include "lighten/nn/product.h"
 
 namespace lighten {
 
@@ -9,7 +10,7 @@ LinearImpl::LinearImpl(torch::Tensor weight, torch::Tensor bias) : weight(std::m
 
 torch::Tensor LinearImpl::forward(const torch::Tensor& x) {
   if (observer) observer(x);
-  return torch::linear(x, weight, bias);
+  return product(x, weight, bias);
 }
 
 RmsNormImpl::RmsNormImpl(torch::Tensor weight, double epsilon) : weight(std::move(weight)), epsilon(epsilon) {}

@@ -37,32 +37,39 @@ std::string speed_line(const GenerateResult& r) {
                      prompt_rate(r), r.tokens.size(), decode_rate(r), r.reason);
 }
 
-void write_json(const RunOptions& options, const Json& json) {
-  if (!options.json.empty()) write_file(options.json, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+/// "-" is `out`, where no answer is then printed.
+bool json_goes_to_out(const RunOptions& options) { return options.json == "-"; }
+
+void write_json(const RunOptions& options, const Json& json, std::ostream& out) {
+  if (json_goes_to_out(options))
+    out << json_text(json, 1) << std::endl;
+  else if (!options.json.empty())
+    write_file(options.json, json_text(json, 1) + "\n");
 }
 
-GenerateResult say(Conversation& conversation, const std::string& message, std::ostream& out) {
+GenerateResult say(Conversation& conversation, const RunOptions& options, const std::string& message, std::ostream& out) {
+  const bool print = !json_goes_to_out(options);
   const GenerateResult result = conversation.answer(message, [&](const std::string& text) {
-    out << text << std::flush;
+    if (print) out << text << std::flush;
     return out.good();
   });
-  out << std::endl;
+  if (print) out << std::endl;
   info(speed_line(result));
   return result;
 }
 
 int one_prompt(Conversation& conversation, const RunOptions& options, Json report, std::ostream& out) {
-  const GenerateResult result = say(conversation, *options.prompt, out);
+  const GenerateResult result = say(conversation, options, *options.prompt, out);
   report.update(to_json(result));
-  write_json(options, report);
+  write_json(options, report, out);
   return result.reason == "interrupted" ? kInterruptedExit : 0;
 }
 
 /// One line of the chat. What is wrong with a message is said, and the chat goes on.
-Json turn(Conversation& conversation, const std::string& line, std::ostream& out) {
+Json turn(Conversation& conversation, const RunOptions& options, const std::string& line, std::ostream& out) {
   Json turn = {{"message", line}};
   try {
-    turn.update(to_json(say(conversation, line, out)));
+    turn.update(to_json(say(conversation, options, line, out)));
   } catch (const Error& error) {
     warn(error.what());
     turn["error"] = error.what();
@@ -83,11 +90,11 @@ int chat(Conversation& conversation, const RunOptions& options, Json report, std
     if (line == "/reset") {
       conversation.reset();
     } else if (!line.empty()) {
-      report["turns"].push_back(turn(conversation, line, out));
+      report["turns"].push_back(turn(conversation, options, line, out));
     }
   }
   if (terminal) fmt::print(stderr, "\n");
-  write_json(options, report);
+  write_json(options, report, out);
   return interrupt_requested() ? kInterruptedExit : 0;
 }
 

@@ -22,7 +22,7 @@ struct RunOptions {
   int64_t context = 0;  ///< tokens of the KV cache; 0: the model's context
   int threads = 0;
   bool exact = false;
-  std::string json = {};  ///< file for text, tokens and speeds; "": none
+  std::string json = {};  ///< file for text, tokens and speeds; "": none; "-": in place of the answer on standard output
 };
 
 /// All but model, prompt, stop and json, which a command line binds by hand.

@@ -135,7 +135,7 @@ void LightWriter::add_piece(const std::string& piece, const std::map<std::string
   }
   std::stable_sort(tensors.begin(), tensors.end(),
                    [](const auto& a, const auto& b) { return a.dtype != DType::f32 && b.dtype == DType::f32; });
-  write_safetensors(piece_path(folder_, piece), tensors, {{kSpecsKey, specs.dump()}});
+  write_safetensors(piece_path(folder_, piece), tensors, {{kSpecsKey, json_text(specs)}});
 }
 
 void LightWriter::finish(const Json& method, const Tokenizer& tokenizer, const std::string& chat_template) {
@@ -162,9 +162,9 @@ void LightWriter::finish(const Json& method, const Tokenizer& tokenizer, const s
                        {"norms", "multiplier"},  // Gemma's 1 + w is already added
                        {"tensors", specs},
                        {"method", method}};
-  write_file(folder_ / "tokenizer.json", tokenizer.to_json().dump() + "\n");
-  write_file(folder_ / "tokenizer_config.json", tokenizer_config(config_, tokenizer, chat_template).dump(2) + "\n");
-  write_file(folder_ / "config.json", config.dump(2) + "\n");
+  write_file(folder_ / "tokenizer.json", json_text(tokenizer.to_json()) + "\n");
+  write_file(folder_ / "tokenizer_config.json", json_text(tokenizer_config(config_, tokenizer, chat_template), 2) + "\n");
+  write_file(folder_ / "config.json", json_text(config, 2) + "\n");
   fs::remove_all(folder_ / "pieces");
 }
 

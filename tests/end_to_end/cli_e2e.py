@@ -1,5 +1,6 @@
 """The command line itself: help, exit codes, nearest names, tables. Needs no model."""
 import json
+import subprocess
 
 from support import BUILD, LIGHTEN, check, check_error, finish, lighten, need, scratch
 
@@ -35,6 +36,17 @@ check_error(lighten("reproduce", "awq", "--smoke", "--full"), 2, ["--smoke", "--
 check_error(lighten("bench"), 2, ["MODEL", "--random"], "bench without a model")
 check_error(lighten("bench", "--random", "lama-1b"), 2, ["llama-1b"], "unknown random shape")
 check_error(lighten("systems", "--threads", "-1"), 2, ["--threads"], "negative threads")
+check_error(lighten("systems", "--seed", "-1"), 2, ["--seed", "0 or above"], "negative seed")
+check_error(lighten("quantize", "--metod", "awq", "x"), 2, ["--metod", "did you mean '--method'?"], "unknown option, and another one missing")
+check_error(lighten("run", folder / "nothing", "-p", "--verbose"), 1, ["nothing"], "the value of -p is no option")
+check_error(lighten("eval", "x", "--text", "prosa"), 2, ["did you mean 'prose'?"], "unknown text id")
+check_error(lighten("eval", "x", "--text", folder / "no.txt"), 1, ["no.txt"], "missing text file")
+check_error(lighten("eval", "x", "--text", "prose", "--engine", "torch", "--exact"), 2, ["--exact"], "--exact has no meaning for torch")
+for flag, value in {"--bits": 4, "--group-size": 32}.items():
+    check_error(lighten("bench", "x", flag, value), 2, [flag, "--random"], f"{flag} has no meaning for a model")
+check_error(lighten("systems", "--json", folder / "no/such.json"), 1, ["no/such.json"], "a --json file that cannot be written")
+check_error(lighten("inspect", "smollm2-135", "--json", folder), 1, [str(folder)], "an unwritable --json is said before the work")
+check("130" in lighten("--help").stdout and "interrupted" in lighten("--help").stdout, "--help tells the exit codes")
 
 done = lighten("quantize", "--method", "awq", "--help")
 check(done.returncode == 0 and "Options of awq" in done.stdout and "--scale-steps" in done.stdout, "method options under their own heading", done)
@@ -60,7 +72,7 @@ done = lighten("data", "show", "prose")
 check(done.returncode == 0 and "perl-doc" in done.stdout, "data show", done)
 cache = folder / "cache"
 (cache / "text/prose").mkdir(parents=True)
-for name in ("calibration.txt", "test.txt"):
+for name in ("calibration.txt", "test.txt", "calibration_far.txt", "far.txt", "source.json"):
     (cache / "text/prose" / name).write_text("own text")
 done = lighten("data", "get", "prose", "--path", environment={"LIGHTEN_DATA": str(cache)})
 check(done.returncode == 0 and done.stdout == f"{cache}/text/prose\n" and done.stderr == "", "data get --path prints just the path", done)
@@ -68,5 +80,13 @@ check(done.returncode == 0 and done.stdout == f"{cache}/text/prose\n" and done.s
 if (BUILD / "lighten-run").exists():
     done = lighten("--version", program=BUILD / "lighten-run")
     check(done.returncode == 0 and done.stdout.startswith("lighten-run "), "lighten-run --version", done)
-    check_error(lighten(folder / "nothing", "-p", "x", program=BUILD / "lighten-run"), 1, ["nothing"], "lighten-run on a missing model")
+    runner = BUILD / "lighten-run"
+    check_error(lighten(folder / "nothing", "-p", "x", program=runner), 1, ["nothing"], "lighten-run on a missing model")
+    check_error(lighten("x", "--promt", "x", program=runner), 2, ["--promt", "did you mean '--prompt'?"], "lighten-run: unknown option")
+    check_error(lighten("bench", "x", "--prefil", "3", program=runner), 2, ["--prefil", "did you mean '--prefill'?"], "lighten-run bench: unknown option")
+    check_error(lighten("smollm2-135", "-p", "x", program=runner), 2, ["did you mean 'smollm2-135m'?"], "lighten-run: unknown data id")
+    check_error(lighten("gemma3-270m", "-p", "x", program=runner, environment={"LIGHTEN_DATA": str(cache)}), 1, ["lighten data get gemma3-270m"], "lighten-run fetches nothing")
+    check_error(lighten(folder / "nothing", "-p", "x", "--json", folder / "no/such.json", program=runner), 1, ["nothing"], "lighten-run: a model that is missing comes first")
+    linked = subprocess.run(["ldd", runner], capture_output=True, text=True).stdout
+    check("torch" not in linked and runner.stat().st_size < 10e6, "lighten-run links no torch and is below 10 MB")
 finish()

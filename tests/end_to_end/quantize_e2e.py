@@ -64,27 +64,29 @@ again = lighten(*command(folder / "again"))
 check(again.returncode == 0 and same(folder / "light", folder / "again"), "the same command gives the same bytes", again)
 
 # Killed without warning at several moments, then resumed.
-arguments = [str(LIGHTEN), *map(str, command(folder / "killed", "--resume"))]
+arguments = [str(LIGHTEN), *map(str, command(folder / "killed", "--resume", "--checkpoint-seconds", 0))]
+state = folder / "killed.partial/state.safetensors"
 kills = 0
-for delay in (0.3, 0.5, 0.8, 1.2):
+for _ in range(2):
+    before = state.stat().st_mtime_ns if state.exists() else 0
     child = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(delay)
+    while child.poll() is None and not (state.exists() and state.stat().st_mtime_ns > before):
+        time.sleep(0.001)  # until a block has been saved
     if child.poll() is None:
         child.send_signal(signal.SIGKILL)
         kills += 1
     child.wait()
-    if (folder / "killed").exists():
-        break
-if not (folder / "killed").exists():
-    done = lighten(*command(folder / "killed", "--resume"))
-    check(done.returncode == 0, "resumed", done)
-check(kills > 0 and same(folder / "light", folder / "killed"), f"killed {kills} times and resumed = never killed")
+check(kills > 0 and state.exists(), f"killed {kills} times, work is saved")
+done = lighten(*arguments[1:])
+check(done.returncode == 0 and same(folder / "light", folder / "killed"), "killed and resumed = never killed", done)
+check("killed.partial: 1 of 3 blocks are done" in done.stderr or "killed.partial: 2 of 3 blocks are done" in done.stderr, "the resumed run took up finished blocks", done)
 
 child = subprocess.Popen([str(LIGHTEN), *map(str, command(folder / "stopped"))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 while child.poll() is None and not (folder / "stopped.partial").exists():
     time.sleep(0.01)  # the work has begun
 child.send_signal(signal.SIGINT)
 _, errors = child.communicate(timeout=120)
+check(child.returncode == 0 or ("stopped.partial" in errors and "--resume" in errors), "Ctrl-C: the message says where the work is and how to go on")
 check(child.returncode in (0, 130) and (child.returncode == 0 or not (folder / "stopped").exists()), f"Ctrl-C: exit {child.returncode}, no half folder")
 
 done = lighten("inspect", folder / "light", "--json", folder / "i.json")
@@ -100,6 +102,7 @@ check(done.returncode == 0 and keys <= set(cost), "eval --against and its keys",
 check(cost.get("tokens") == 16 * 127, "16 windows of 128 score 127 tokens each")
 check(cost.get("size_bytes") == sum(p.stat().st_size for p in (folder / "light").iterdir()), "size_bytes counts all files")
 check(0 <= cost.get("kl_mean", -1) < 0.2 and 0.6 < cost.get("top1_agreement", 0) <= 1, "4 bits stay near the float model")
+check(lighten("eval", model, "--text", text, "--window", 128, "--max-tokens", 1024, "--bootstrap", 0, "--json", folder / "n.json").returncode == 0 and json.loads((folder / "n.json").read_text())["perplexity_ci"] is None, "without resamples the interval is null")
 both = lighten("eval", folder / "light", "--text", text, "--window", 128, "--max-tokens", 1024, "--exact", "--json", folder / "r.json")
 other = lighten("eval", folder / "light", "--text", text, "--window", 128, "--max-tokens", 1024, "--engine", "torch", "--json", folder / "t.json")
 if both.returncode == 0 and other.returncode == 0:

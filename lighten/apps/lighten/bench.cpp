@@ -1,14 +1,47 @@
 // lighten bench: prefill, decode, loading and memory of a model, or of a shape with random weights.
 #include <iostream>
+#include <optional>
 
+#include "lighten/apps/arguments.h"
 #include "lighten/apps/lighten/verbs.h"
 #include "lighten/base/error.h"
+#include "lighten/base/process.h"
 #include "lighten/base/progress.h"
 #include "lighten/base/table.h"
 #include "lighten/data/packages.h"
 #include "lighten/runtime/bench.h"
 
 namespace lighten {
+
+namespace {
+
+/// In a process of its own that holds no torch, so that the peak of memory is the model's: lighten-run, where it stands beside
+/// this program. Else in this process. Nothing if the other program failed; it has said why.
+std::optional<Json> measure(const BenchOptions& options, int& exit_code) {
+  std::error_code error;
+  const fs::path runner = fs::read_symlink("/proc/self/exe", error).parent_path() / "lighten-run";
+  if (error || !fs::exists(runner, error)) return bench(options);
+  std::vector<std::string> arguments = {runner.string(), "bench"};
+  if (!options.model.empty()) arguments.push_back(options.model);
+  if (is_quiet()) arguments.emplace_back("--quiet");
+  BenchOptions values = options;
+  for (const Option& option : describe(values)) {
+    const bool of_random = option.name == "random" || option.name == "bits" || option.name == "group-size";
+    if (of_random && options.random.empty()) continue;
+    if (option.name == "exact") {
+      if (options.exact) arguments.emplace_back("--exact");
+      continue;
+    }
+    arguments.push_back("--" + option.name);
+    arguments.push_back(option.value_text());
+  }
+  const ProcessResult child = run_process(arguments, {}, {}, /*show_errors=*/true);
+  exit_code = child.exit_code;
+  if (exit_code != 0) return std::nullopt;
+  return Json::parse(child.output);
+}
+
+}  // namespace
 
 Verb bench_verb(CLI::App& root) {
   Verb verb =
@@ -19,13 +52,17 @@ Verb bench_verb(CLI::App& root) {
   auto options = std::make_shared<BenchOptions>();
   verb.app->add_option("MODEL", options->model, "folder, .gguf or data id; none with --random");
   bind_options(*verb.app, describe(*options));
-  verb.run = [options, common = verb.common] {
+  verb.run = [options, app = verb.app, common = verb.common] {
     if (options->model.empty() == options->random.empty())
       throw OptionError("bench needs a MODEL or --random SHAPE (one of them)");
+    refuse_without_random(*app, options->random);
     if (!options->model.empty()) options->model = resolve_model(options->model).string();
     options->threads = common->threads;
-    const Json json = bench(*options);
-    if (common->json == "-") return write_json(*common, json), 0;
+    int exit_code = 0;
+    const std::optional<Json> measured = measure(*options, exit_code);
+    if (!measured) return exit_code;
+    const Json& json = *measured;
+    if (!common->for_people()) return write_json(*common, json), 0;
     Table table({"", "median", "min", "max"});
     const auto rate = [&](const std::string& name, const char* key) {
       const Json& spread = json.at(key);

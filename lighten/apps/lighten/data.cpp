@@ -30,7 +30,7 @@ int list(const Common& common) {
                data_present(entry.id) ? "yes" : "-"});
     rows.push_back(to_json(entry));
   }
-  if (common.json != "-") std::cout << table.text();
+  if (common.for_people()) std::cout << table.text();
   write_json(common, rows);
   return 0;
 }
@@ -45,16 +45,16 @@ int show(const Common& common, const std::string& id) {
   table.row({"download", human_bytes(static_cast<double>(entry->download_bytes))});
   table.row({"stands at", (cache_folder() / entry->path).string()});
   table.row({"here", data_present(id) ? "yes" : "no: `lighten data get " + id + "`"});
-  if (common.json != "-") fmt::print("{}\n{}\n", table.text(), entry->about);
+  if (common.for_people()) fmt::print("{}\n{}\n", table.text(), entry->about);
   write_json(common, to_json(*entry));
   return 0;
 }
 
 int get(const Common& common, const std::string& id, bool only_path) {
   const fs::path path = data_path(id);
-  if (only_path)
+  if (only_path && common.for_people())
     fmt::print("{}\n", path.string());
-  else
+  else if (common.for_people())
     fmt::print("{} ({}): {}\n", id, human_bytes(static_cast<double>(size_on_disk(path))), path.string());
   write_json(common, to_json(*find_data(id)));
   return 0;

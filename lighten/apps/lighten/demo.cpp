@@ -110,7 +110,7 @@ Json make_light(QuantizeRequest request, const fs::path& folder, const std::stri
   const QuantizeReport report = quantize(request);
   Json json = report.json();
   json["fingerprint"] = wanted;
-  write_file(record, json.dump(1) + "\n");
+  write_file(record, json_text(json, 1) + "\n");
   return json;
 }
 
@@ -340,7 +340,7 @@ int demo(const DemoOptions& options, const Common& common) {
     entry["decode_tokens_per_s"] = row.decode;
     json["rows"].push_back(entry);
   }
-  write_file(folder / "demo.json", json.dump(1) + "\n");
+  write_file(folder / "demo.json", json_text(json, 1) + "\n");
   write_json(common, json);
   return 0;
 }

@@ -30,6 +30,7 @@ OptionList describe(EvalVerbOptions& o) {
 }
 
 std::string interval(const Interval& i, int decimals, double factor = 1) {
+  if (!i.known()) return "–";
   return fmt::format("{:.{}f} to {:.{}f}", i.low * factor, decimals, i.high * factor, decimals);
 }
 
@@ -62,6 +63,8 @@ Verb eval_verb(CLI::App& root) {
   verb.app->add_option("--text", options->text, "text file, or prose for its test.txt")->required()->type_name("FILE");
   bind_options(*verb.app, describe(*options));
   verb.run = [options, common = verb.common] {
+    if (options->exact && options->engine == "torch")
+      throw OptionError("--exact is for the runtime engine; --engine torch always computes in float32");
     options->evaluation.seed = common->seed;
     const fs::path text_file = resolve_text(options->text, "test.txt");
     const std::string text = read_file(text_file);
@@ -79,7 +82,7 @@ Verb eval_verb(CLI::App& root) {
     json.update(result.json());
     json["size_bytes"] = model.size_bytes;
     json["bits_per_weight"] = model.bits_per_weight;
-    if (common->json != "-") print(result, json);
+    if (common->for_people()) print(result, json);
     write_json(*common, json);
     return 0;
   };

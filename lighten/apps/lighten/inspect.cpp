@@ -166,7 +166,7 @@ void print_facts(const std::string& name, const Contents& c) {
   table.row(
       {"chat template", c.chat_template.empty() ? "none" : formats[static_cast<int>(detect_chat_format(c.chat_template))]});
   table.row({"licence", c.licence.empty() ? "not stated in the file" : c.licence});
-  if (!c.method.is_null() && !c.method.empty()) table.row({"made by", c.method.dump()});
+  if (!c.method.is_null() && !c.method.empty()) table.row({"made by", json_text(c.method)});
   std::cout << table.text() << "\n";
 }
 
@@ -208,7 +208,7 @@ Verb inspect_verb(CLI::App& root) {
     const bool light = fs::is_directory(path) && model_kind(path) == ModelKind::light;
     Contents contents = light ? open_light(path) : open_float(path);
     if (const DataEntry* entry = find_data(*name); entry && contents.licence.empty()) contents.licence = entry->licence;
-    if (common->json != "-") {
+    if (common->for_people()) {
       print_facts(*name, contents);
       print_tensors(contents.tensors);
     }

@@ -2,6 +2,7 @@
 #include <iostream>
 #include <new>
 
+#include "lighten/apps/arguments.h"
 #include "lighten/apps/lighten/verbs.h"
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
@@ -27,28 +28,10 @@ int fail(const std::string& sentence, int exit_code) {
   return exit_code;
 }
 
-/// Throws OptionError for the first flag that the verb does not have, with the nearest one: the parser's own message names
-/// none.
-void check_flags(const CLI::App& app, int argc, char** argv) {
-  std::vector<std::string> known = {"--help"};
-  for (const CLI::Option* option : app.get_options())
-    for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
-  for (int i = 2; i < argc; ++i) {
-    std::string flag = argv[i];
-    if (flag == "--") return;
-    if (!flag.starts_with("--")) continue;
-    flag = flag.substr(0, flag.find('='));
-    if (std::find(known.begin(), known.end(), flag) != known.end()) continue;
-    const std::string nearest = nearest_name(flag, known);
-    throw_error<OptionError>("unknown option '{}' of lighten {}{} (see lighten {} --help)", flag, app.get_name(),
-                             nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest), app.get_name());
-  }
-}
-
 int run(int argc, char** argv) {
   CLI::App root("Lighten makes machine learning models light: quantizes, measures, runs.", "lighten");
   root.set_version_flag("--version", std::string("lighten ") + LIGHTEN_VERSION);
-  root.footer(kExamples);
+  root.footer(std::string(kExamples) + kExitCodes);
   root.require_subcommand(0, 1);
   root.get_formatter()->column_width(34);
   const std::string asked = argc > 1 ? argv[1] : "";
@@ -75,11 +58,13 @@ int run(int argc, char** argv) {
   }
   if (!chosen && !asked.starts_with("-")) throw OptionError(unknown_name_message("command", asked, names));
   try {
-    if (chosen) check_flags(*chosen->app, argc, argv);
     root.parse(argc, argv);
   } catch (const CLI::Success& success) {
     return root.exit(success);
   } catch (const CLI::ParseError& error) {
+    if (chosen)
+      if (const std::string unknown = unknown_flag_message(*chosen->app, "lighten " + asked); !unknown.empty())
+        return fail(unknown, 2);
     return fail(fmt::format("{} (see lighten{} --help)", error.what(), chosen ? " " + asked : ""), 2);
   }
   if (!chosen) return fail("a command is missing (see lighten --help)", 2);
@@ -87,6 +72,7 @@ int run(int argc, char** argv) {
   if (chosen->common->threads > 0) chosen->common->threads = usable_threads(chosen->common->threads);
   set_torch_threads(chosen->common->threads);
   install_interrupt_handler();
+  if (!chosen->common->json.empty() && chosen->common->json != "-") check_writable(chosen->common->json);
   return chosen->run();
 }
 

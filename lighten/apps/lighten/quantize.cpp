@@ -37,6 +37,8 @@ OptionList describe(QuantizeVerbOptions& o) {
       option("head-group-size", o.head_group, one_of(groups), "group size of embedding and head", ""),
       option("calib-tokens", o.request.calibration_tokens, range(1, 1e9),
              "tokens of calibration, in rows of 512 drawn by --seed", "64 rows", "tokens"),
+      option("checkpoint-seconds", o.request.checkpoint_seconds, range(0, 1e6),
+             "how often the work is saved for --resume; 0: after every block", "Lighten", "seconds"),
       Option("resume", o.request.resume, "go on with work that was stopped (result is equal to the bit)", ""),
       Option("force", o.request.force, "replace OUT if it exists, once the new model is complete", ""),
       Option("dry-run", o.dry_run, "check every shape, print plan, size, memory and time, write nothing", ""),
@@ -110,9 +112,20 @@ void write_report(const QuantizeVerbOptions& o, const QuantizeReport& report, co
                "block", "error, % (logarithmic)", series, false, true});
   std::vector<std::vector<std::string>> rows;
   for (const auto& [name, value] : json.at("options").items())
-    rows.push_back({name, value.is_string() ? value.get<std::string>() : value.dump()});
+    rows.push_back({name, value.is_string() ? value.get<std::string>() : json_text(value)});
   page.heading("Options").table("", {"option", "value"}, rows);
   page.write(o.report);
+}
+
+QuantizeReport quantize_or_say_how_to_go_on(const QuantizeRequest& request) {
+  try {
+    return quantize(request);
+  } catch (const Interrupted&) {
+    const fs::path partial = partial_folder(request.output);
+    if (!fs::exists(partial)) throw;
+    throw Interrupted(fmt::format("interrupted; what was done is kept in {}: the same command with --resume goes on from there",
+                                  partial.string()));
+  }
 }
 
 }  // namespace
@@ -157,28 +170,29 @@ Verb quantize_verb(CLI::App& root, int argc, char** argv) {
     request.seed = common->seed;
     request.threads = common->threads;
     request.output = options->output;
-    if (!options->dry_run && fs::exists(request.output) && !request.force)
-      throw_error<FileError>(
-          "{}: exists already; choose another -o, or replace it with --force (it stays until the new model is complete)",
-          options->output);
+    if (!request.force) check_output(request);  // before a model or text is fetched
     request.model = resolve_model(options->model);
     for (const std::string& text : options->calibration) request.calibration.push_back(resolve_text(text, "calibration.txt"));
 
+    check_output(request);
+    if (!options->report.empty()) check_writable(options->report);
     const QuantizePlan plan = plan_quantize(request);
     Json json = {{"model", options->model}, {"method", request.method_name}, {"output", options->output}};
     json["options"] = to_json(own);
     json["options"].update(to_json(chosen));
     json["options"]["seed"] = request.seed;
     json["plan"] = plan.json;
-    if (!common->quiet || options->dry_run) fmt::print("{}\n", plan.text);
+    if (common->for_people() && (!common->quiet || options->dry_run)) fmt::print("{}\n", plan.text);
     std::cout.flush();
     if (options->dry_run) {
+      check_quantize(request);
       write_json(*common, json);
       return 0;
     }
-    const QuantizeReport report = quantize(request);
+    const uint64_t parameters = parameter_count(open_weights(request.model)->config());
+    const QuantizeReport report = quantize_or_say_how_to_go_on(request);
     json.update(report.json());
-    print(*options, report, parameter_count(open_weights(request.model)->config()));
+    if (common->for_people()) print(*options, report, parameters);
     if (!options->report.empty()) write_report(*options, report, json);
     write_json(*common, json);
     return 0;

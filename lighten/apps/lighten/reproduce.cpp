@@ -28,8 +28,9 @@ Verb reproduce_verb(CLI::App& root) {
     const RecipeSize size = options->smoke ? RecipeSize::smoke : options->full ? RecipeSize::full : RecipeSize::standard;
     const fs::path folder = options->output.empty() ? fs::path("reproduce") / options->id : fs::path(options->output);
     system_of(options->id);
-    std::cout << run_recipe(options->id, size, common->seed, folder, common->threads);
-    fmt::print("\n{} and {}\n", (folder / "result.json").string(), (folder / "report.html").string());
+    const std::string text = run_recipe(options->id, size, common->seed, folder, common->threads);
+    if (common->for_people())
+      fmt::print("{}\n{} and {}\n", text, (folder / "result.json").string(), (folder / "report.html").string());
     if (!common->json.empty()) write_json(*common, Json::parse(read_file(folder / "result.json")));
     return 0;
   };

@@ -87,11 +87,12 @@ int show(const Common& common, const std::string& id) {
     table.row({"reproduce", "lighten reproduce " + entry.id});
   }
   if (const std::string result = result_text(entry); !result.empty()) table.row({"measured", result});
-  std::cout << table.text();
+  const bool print = common.for_people();
+  if (print) std::cout << table.text();
   Json json = row_of(entry);
   json["name"] = entry.name;
   json["summary"] = entry.summary;
-  if (const auto result = committed_result(entry))
+  if (const auto result = committed_result(entry); result && print)
     for (const Json& claim : result->at("claims"))
       fmt::print("  {}  {} (margin {:+.1f} %)\n", claim.at("holds").get<bool>() ? "holds" : "FAILS",
                  claim.at("text").get<std::string>(), 100 * claim.at("margin").get<double>());
@@ -99,7 +100,7 @@ int show(const Common& common, const std::string& id) {
     Table flags({"option", "default", "allowed", "meaning", "source"});
     for (const Option& option : options->described)
       flags.row({"--" + option.name, option.value_text(), option.allowed.text, option.doc, option.source});
-    fmt::print("\n{}", flags.text());
+    if (print) fmt::print("\n{}", flags.text());
     json["options"] = to_json(options->described);
     json["options_markdown"] = to_markdown(options->described);
   }
@@ -123,7 +124,7 @@ Verb systems_verb(CLI::App& root) {
   verb.app->add_flag("--markdown", options->markdown, "the map as README.md holds it");
   verb.run = [options, common = verb.common] {
     if (!options->id.empty()) return show(*common, options->id);
-    if (common->json != "-") options->markdown ? print_markdown() : print_table();
+    if (common->for_people()) options->markdown ? print_markdown() : print_table();
     Json rows = Json::array();
     for (const SystemEntry& entry : systems())
       if (!entry.baseline) rows.push_back(row_of(entry));

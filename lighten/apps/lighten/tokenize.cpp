@@ -38,10 +38,9 @@ Verb tokenize_verb(CLI::App& root) {
     const std::string text =
         options->text == "-" ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : read_file(options->text);
     const std::vector<int32_t> ids = tokenizer->encode(text);
-    if (common->json != "-") {
+    if (common->for_people()) {
       if (options->pieces)
-        for (const int32_t id : ids)
-          fmt::print("{:>7}  {}\n", id, Json(tokenizer->piece(id)).dump(-1, ' ', false, Json::error_handler_t::replace));
+        for (const int32_t id : ids) fmt::print("{:>7}  {}\n", id, json_text(tokenizer->piece(id)));
       else if (common->json.empty())
         fmt::print("{}\n", fmt::join(ids, " "));
       if (!ids.empty() && !common->quiet)

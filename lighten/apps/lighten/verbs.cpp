@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iostream>
 
+#include "lighten/apps/arguments.h"
 #include "lighten/base/error.h"
 #include "lighten/data/packages.h"
 
@@ -26,6 +27,15 @@ std::string type_of(const Option& option) {
   return option.allowed.text.empty() ? "NUMBER" : "{" + option.allowed.text + "}";
 }
 
+bool looks_like_a_file(const std::string& text) { return text.find_first_of("/.") != std::string::npos; }
+
+std::vector<std::string> text_ids() {
+  std::vector<std::string> ids;
+  for (const DataEntry& entry : data_entries())
+    if (entry.kind == "text") ids.push_back(entry.id);
+  return ids;
+}
+
 }  // namespace
 
 Verb make_verb(CLI::App& root, const std::string& name, const std::string& summary, const std::string& examples) {
@@ -36,7 +46,10 @@ Verb make_verb(CLI::App& root, const std::string& name, const std::string& summa
   verb.app->add_option("--json", verb.common->json, "write the figures to this file (- for standard output)")
       ->type_name("FILE")
       ->group("Common");
-  verb.app->add_option("--seed", verb.common->seed, "seed of every random choice (default 0)")->type_name("N")->group("Common");
+  verb.app->add_option("--seed", verb.common->seed, "seed of every random choice (default 0)")
+      ->type_name("N")
+      ->check(refuse_negative, "", "")
+      ->group("Common");
   verb.app->add_option("--threads", verb.common->threads, "processors to use (default 0: all)")
       ->type_name("N")
       ->check(CLI::Range(0, 4096))
@@ -72,16 +85,19 @@ void bind_options(CLI::App& app, const OptionList& options, const std::string& g
 
 void write_json(const Common& common, const Json& json) {
   if (common.json == "-")
-    std::cout << json.dump(1) << "\n";
+    std::cout << json_text(json, 1) << "\n";
   else if (!common.json.empty())
-    write_file(common.json, json.dump(1) + "\n");
+    write_file(common.json, json_text(json, 1) + "\n");
 }
 
 fs::path resolve_text(const std::string& text, const std::string& file_in_folder) {
+  if (text.empty()) throw OptionError("an empty name of a text: give a text file, or one of the texts of `lighten data list`");
   fs::path path = text;
   if (!fs::exists(path)) {
     const DataEntry* entry = find_data(text);
-    if (!entry) throw_error<FileError>("{}: no such text file, and no id of `lighten data list` either", text);
+    if (!entry && looks_like_a_file(text)) throw_error<FileError>("{}: there is no such text file", text);
+    if (!entry)
+      throw OptionError(unknown_name_message("text", text, text_ids()) + "; and there is no file or folder of that name");
     if (entry->kind != "text") throw_error<OptionError>("'{}' is a {}, not a text", text, entry->kind);
     path = data_path(text);
   }

@@ -13,10 +13,12 @@ namespace lighten {
 
 /// The flags that every verb has.
 struct Common {
-  std::string json;  ///< file for the figures; "": none
+  std::string json;  ///< file for the figures; "": none; "-": standard output, where nothing else is then printed
   uint64_t seed = 0;
   int threads = 0;
   bool quiet = false;
+  /// Whether tables and texts for people go to standard output.
+  bool for_people() const { return json != "-"; }
 };
 
 /// A verb on the command line: its flags, and what it does after they were read. Returns the exit code.

@@ -9,6 +9,7 @@
 #include "lighten/compress/clip.h"
 #include "lighten/compress/fold.h"
 #include "lighten/compress/quantizer.h"
+#include "lighten/nn/product.h"
 
 namespace lighten {
 namespace {
@@ -38,7 +39,7 @@ torch::Tensor rounded_under_scale(const torch::Tensor& weight, const torch::Tens
 /// tr(D G D^T) for D = W - rounded, G = X^T X: the squared error of a single linear's output.
 double trace_loss(const torch::Tensor& weight, const torch::Tensor& gram, const torch::Tensor& scale, const GridOptions& grid) {
   const torch::Tensor delta = rounded_under_scale(weight, scale, grid) - weight;
-  return (delta.mm(gram) * delta).sum(torch::kDouble).item<double>();
+  return (product(delta, gram) * delta).sum(torch::kDouble).item<double>();
 }
 
 /// The float weights of a set, put back when the search leaves.
@@ -179,7 +180,7 @@ ScaleChoice search_scale(BlockView& view, const BlockCalibration& calibration, c
   const bool single = set.linears.size() == 1 && set.inspected == first;
   const torch::Tensor inputs = calibration.module_inputs(set.inspected), outputs = calibration.module_outputs(set.inspected);
   torch::Tensor gram;
-  if (single) gram = inputs.flatten(0, -2).t().mm(inputs.flatten(0, -2));
+  if (single) gram = product(inputs.flatten(0, -2).t(), inputs.flatten(0, -2).t());
 
   ScaleChoice best;
   best.loss = std::numeric_limits<double>::infinity();
@@ -218,6 +219,17 @@ ScaleChoice search_scale(BlockView& view, const BlockCalibration& calibration, c
 
 std::unique_ptr<Transform> make_awq(const AwqOptions& options) { return std::make_unique<AwqTransform>(options); }
 std::unique_ptr<Rounding> make_awq_rounding(const AwqOptions& options) { return std::make_unique<AwqRounding>(options); }
+
+RoundedModel awq(Decoder& model, const CalibrationRows& rows, const GridOptions& grid, const AwqOptions& options) {
+  if (static_cast<int64_t>(rows.rows.size()) * rows.row < 512)
+    throw_error<CalibrationError>("awq: {} tokens of calibration are too few; give at least 512",
+                                  static_cast<int64_t>(rows.rows.size()) * rows.row);
+  AwqOptions checked = options;
+  validate(describe(checked));
+  AwqTransform transform(options);
+  AwqRounding rounding(options);
+  return round_in_memory(model, rows, &transform, rounding, grid);
+}
 
 MethodEntry awq_method() {
   auto options = std::make_shared<AwqOptions>();

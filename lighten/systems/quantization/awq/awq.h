@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lighten/compress/calibration.h"
+#include "lighten/compress/in_memory.h"
 #include "lighten/compress/method.h"
 
 namespace lighten {
@@ -43,6 +44,12 @@ std::unique_ptr<Transform> make_awq(const AwqOptions& options = {});
 /// group's partial output, then rounded to nearest. (q and k are left out because their outputs meet in a product.) A rounding
 /// that follows, as in "awq+gptq", takes this one's place: it aims at the unclamped weights.
 std::unique_ptr<Rounding> make_awq_rounding(const AwqOptions& options = {});
+
+/// AWQ on a whole model in memory: per block the transform, then clipping and rounding. Every linear of `model` then computes
+/// with its rounded weights; the codes are returned by canonical tensor name. `rows` from read_calibration(); at least 512
+/// tokens. From file to file, resumable: quantize() in compress/pipeline.h.
+RoundedModel awq(Decoder& model, const CalibrationRows& rows, const GridOptions& grid = {.bits = 4, .group_size = 128},
+                 const AwqOptions& options = {});
 
 /// Both, for --method: "awq" is transform and rounding, "awq+gptq" the transform and GPTQ's rounding.
 MethodEntry awq_method();

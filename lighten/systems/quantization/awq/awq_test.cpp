@@ -7,6 +7,7 @@
 #include "lighten/base/error.h"
 #include "lighten/compress/fold.h"
 #include "lighten/compress/quantizer.h"
+#include "lighten/compress/rtn.h"
 #include "lighten/data/packages.h"
 #include "lighten/nn/tiny_model.h"
 
@@ -371,6 +372,33 @@ TEST(Awq, RefusesAGroupSizeThatDoesNotDivideTheWidthAndNamesTheTensor) {
     EXPECT_NE(std::string(error.what()).find("self_attn.q_proj"), std::string::npos) << error.what();
     EXPECT_NE(std::string(error.what()).find("12"), std::string::npos) << error.what();
   }
+}
+
+TEST(Awq, OnAWholeModelBeatsRoundToNearestAndHandsOutWhatTheModelComputesWith) {
+  torch::NoGradGuard no_grad;
+  ModelConfig config = tiny_config(Architecture::llama);
+  Decoder reference = tiny_decoder(config), model = tiny_decoder(config), plain = tiny_decoder(config);
+  for (Decoder* each : {&reference, &model, &plain})
+    for (Block& block : (*each)->blocks) block->post_attention_norm->weight.mul_(torch::logspace(1, -1, config.hidden_size));
+  const CalibrationRows rows = random_rows(22, 24, config.vocab_size, 7);
+  const GridOptions grid{.bits = 3, .group_size = 4};
+  const RoundedModel rounded = awq(model, rows, grid);
+  ASSERT_EQ(rounded.tensors.size(), 7 * model->blocks.size());
+  for (const auto& [name, tensor] : rounded.tensors) {
+    const size_t layer = static_cast<size_t>(name[std::string("model.layers.").size()] - '0');
+    const std::string linear = name.substr(15, name.size() - 15 - std::string(".weight").size());
+    BlockView view = view_block(model->blocks[layer], static_cast<int64_t>(layer));
+    EXPECT_TRUE(torch::equal(view.linear(linear).module->weight, dequantized(tensor))) << name;
+  }
+  const std::unique_ptr<Rounding> nearest = make_rtn();
+  round_in_memory(plain, rows, nullptr, *nearest, grid);
+  std::vector<int64_t> ids;
+  for (const auto& row : random_rows(4, 24, config.vocab_size, 99).rows) ids.insert(ids.end(), row.begin(), row.end());
+  const torch::Tensor index = torch::tensor(ids).reshape({4, 24}), logits = reference->forward(index);
+  EXPECT_LT(relative_difference(model->forward(index), logits), 0.9 * relative_difference(plain->forward(index), logits));
+  CalibrationRows few = rows;
+  few.rows.resize(1);
+  EXPECT_THROW(awq(model, few, grid), CalibrationError);
 }
 
 TEST(Awq, OptionsAreBoundToTheEntryAndValidated) {

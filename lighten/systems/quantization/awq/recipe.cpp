@@ -9,9 +9,11 @@
 #include "lighten/base/table.h"
 #include "lighten/compress/accounting.h"
 #include "lighten/compress/gptq.h"
+#include "lighten/compress/in_memory.h"
 #include "lighten/compress/rtn.h"
 #include "lighten/data/packages.h"
 #include "lighten/eval/scorers.h"
+#include "lighten/runtime/bench.h"
 #include "lighten/systems/quantization/awq/awq.h"
 
 namespace lighten {
@@ -26,18 +28,19 @@ struct Extent {
   int64_t windows, far_windows, window;    ///< tests
   int seeds;
   bool whole_table;  ///< the arms beyond the first claim's
+  bool speed;        ///< tokens a second too
 };
 
 Extent extent_of(RecipeSize size) {
   switch (size) {
     case RecipeSize::smoke:
-      return {2, 2, 2, 64, 1, 1, 64, 1, true};
+      return {1, 1, 8, 64, 1, 0, 64, 1, false, false};
     case RecipeSize::standard:
-      return {0, 10, 2, 512, 6, 0, 512, 1, false};
+      return {0, 10, 2, 512, 6, 0, 512, 1, false, true};
     case RecipeSize::full:
       break;
   }
-  return {0, 0, 64, 512, 16, 12, 512, 3, true};
+  return {0, 0, 64, 512, 16, 12, 512, 3, true, true};
 }
 
 /// The float model's logits for windows that come again and again: the last hidden states are kept, the head is computed anew.
@@ -74,19 +77,13 @@ struct Method {
   GridOptions grid;
 };
 
-struct Quantized {
-  Decoder model{nullptr};
-  BitAccount account;
-  std::vector<double> block_errors;  ///< mean over a block's linears of ||(W - Q) X||^2 / ||W X||^2, float stream
-  double seconds = 0;
-};
-
 /// The texts, the float model and the fixed parts of every arm.
 class Laboratory {
  public:
   explicit Laboratory(Bench& bench) : bench_(bench), extent_(extent_of(bench.size())) {
     const bool fetch = bench.size() != RecipeSize::smoke;
-    source_ = open_weights(data_path("smollm2-135m", fetch));
+    model_path_ = data_path("smollm2-135m", fetch);
+    source_ = open_weights(model_path_);
     prose_ = data_path("prose", fetch);
     near_ = read_file(prose_ / "test.txt");
     far_ = read_file(prose_ / "far.txt");
@@ -113,22 +110,33 @@ class Laboratory {
     measure(metrics, *reference_, nullptr);
     metrics["weight_mb"] = static_cast<double>(parameter_count(source_->config())) * 2e-6;
     metrics["bits"] = 16;
+    if (extent_.speed)
+      measure_speed(metrics, *RuntimeModel::load(model_path_, {.threads = bench_.threads(), .storage = FloatStorage::f16}));
     return metrics;
   }
 
-  Metrics quantized(const std::string& arm, uint64_t seed, Method method, const CalibrationRows& rows) {
-    Quantized result = quantize(std::move(method), rows);
-    write_errors(arm, seed, result.block_errors);
+  Metrics quantized(const std::string& arm, uint64_t seed, const Method& method, const CalibrationRows& rows) {
+    Decoder model = fresh_model();
+    const auto start = std::chrono::steady_clock::now();
+    const RoundedModel rounded = quantize(model, method, rows);
     Metrics metrics;
-    const std::unique_ptr<EvaluatedModel> model = evaluated(torch_scorer(result.model));
-    measure(metrics, *model, reference_.get());
-    const double untouched = static_cast<double>(parameter_count(source_->config()) - result.account.weights) * 2e-6;
-    metrics["weight_mb"] = static_cast<double>(result.account.total()) / 8e6 + untouched;
-    metrics["bits"] = result.account.effective_bits();
-    metrics["layer_error"] = 0;
-    for (const double error : result.block_errors)
-      metrics["layer_error"] += error / static_cast<double>(result.block_errors.size());
-    metrics["seconds"] = result.seconds;
+    metrics["seconds"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    write_file(errors_file(arm, seed), json_text(Json(rounded.block_errors)));
+    BitAccount account;
+    for (const auto& [name, tensor] : rounded.tensors) account.add(tensor);
+    measure(metrics, *evaluated(torch_scorer(model)), reference_.get());
+    const double untouched = static_cast<double>(parameter_count(source_->config()) - account.weights) * 2e-6;
+    metrics["weight_mb"] = static_cast<double>(account.total()) / 8e6 + untouched;
+    metrics["bits"] = account.effective_bits();
+    for (const double error : rounded.block_errors)
+      metrics["layer_error"] += error / static_cast<double>(rounded.block_errors.size());
+    if (extent_.speed) {
+      const fs::path folder = bench_.folder() / "light";
+      fs::remove_all(folder);
+      save_light(model, rounded, *source_->tokenizer(), "", {{"name", arm}}, folder);
+      measure_speed(metrics, *RuntimeModel::load(folder, {.threads = bench_.threads()}));
+      fs::remove_all(folder);
+    }
     return metrics;
   }
 
@@ -160,9 +168,6 @@ class Laboratory {
   fs::path errors_file(const std::string& arm, uint64_t seed) const {
     return bench_.folder() / fmt::format("errors-{}-{}-{}.json", to_string(bench_.size()), arm, seed);
   }
-  void write_errors(const std::string& arm, uint64_t seed, const std::vector<double>& errors) const {
-    write_file(errors_file(arm, seed), Json(errors).dump());
-  }
 
   void measure(Metrics& metrics, EvaluatedModel& model, EvaluatedModel* against) const {
     const auto on = [&](const std::string& text, int64_t windows, const std::string& suffix) {
@@ -178,43 +183,26 @@ class Laboratory {
     on(far_, extent_.far_windows, "_far");
   }
 
-  Quantized quantize(Method method, const CalibrationRows& rows) const {
-    torch::NoGradGuard no_grad;
-    Quantized result;
-    result.model = fresh_model();
-    const auto start = std::chrono::steady_clock::now();
-    StreamNeeds needs;
-    for (const StreamNeeds part : {method.transform ? method.transform->needs() : StreamNeeds{}, method.rounding->needs()}) {
-      needs.float_statistics |= part.float_statistics;
-      needs.float_inputs |= part.float_inputs;
-      needs.quantized_stream |= part.quantized_stream;
-    }
-    CalibrationStreams streams = start_streams(source_->config(), result.model->embedding, result.model->embedding, rows, needs,
-                                               std::make_shared<SpillBudget>());
-    const auto all = static_cast<int64_t>(result.model->blocks.size());
+  RoundedModel quantize(Decoder& model, const Method& method, const CalibrationRows& rows) const {
+    const auto all = static_cast<int64_t>(model->blocks.size());
     const int64_t count = extent_.quantized_blocks == 0 ? all : std::min(all, extent_.quantized_blocks);
     Progress progress("quantize", count, "blocks");
-    for (int64_t layer = 0; layer < count; ++layer) {
-      BlockView view = view_block(result.model->blocks[static_cast<size_t>(layer)], layer);
-      BlockCalibration calibration(view, streams);
-      if (method.transform) method.transform->apply(view, calibration, method.grid);
-      for (const auto& [name, tensor] : method.rounding->round(view, calibration, method.grid)) result.account.add(tensor);
-      double error = 0;
-      for (const LinearView& linear : view.linears)
-        error += calibration.relative_error(linear.name) / static_cast<double>(view.linears.size());
-      result.block_errors.push_back(error);
-      calibration.finish();
-      progress.advance();
-    }
+    RoundedModel rounded = round_in_memory(model, rows, method.transform.get(), *method.rounding, method.grid,
+                                           {.blocks = count, .on_block = [&](int64_t) { progress.advance(); }});
     progress.finish();
-    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    return result;
+    return rounded;
+  }
+  /// Prefill and decode of the light model, from its files, as `lighten bench` measures them.
+  void measure_speed(Metrics& metrics, RuntimeModel& model) const {
+    const Json speed = bench_model(model, {.prefill = 256, .decode = 64, .repeat = 3, .threads = bench_.threads()}, 0);
+    metrics["prefill"] = speed.at("prefill_tokens_per_s").at("median").get<double>();
+    metrics["decode"] = speed.at("decode_tokens_per_s").at("median").get<double>();
   }
 
   Bench& bench_;
   Extent extent_;
+  fs::path model_path_, prose_;
   std::unique_ptr<WeightSource> source_;
-  fs::path prose_;
   std::string near_, far_;
   std::unique_ptr<EvaluatedModel> reference_;
   std::map<std::pair<std::string, uint64_t>, CalibrationRows> rows_;
@@ -249,6 +237,8 @@ void describe_metrics(Bench& bench) {
   bench.describe_metric("layer_error", "relative output error of the linears");
   bench.describe_metric("bits", "bits per quantized weight");
   bench.describe_metric("weight_mb", "weights, embedding in 16 bits", "MB");
+  bench.describe_metric("prefill", "prefill", "tokens/s");
+  bench.describe_metric("decode", "decode", "tokens/s");
   bench.describe_metric("seconds", "time to quantize", "s");
   bench.baseline("float");
 }
@@ -280,6 +270,23 @@ void plot_size_against_quality(Bench& bench, const std::vector<std::string>& met
                          .labels = {"16 bits"},
                          .error = {}});
   bench.plot(plot);
+}
+
+void plot_speed(Bench& bench, const std::vector<std::string>& arms) {
+  Series series{.name = "decode", .x = {}, .y = {}, .labels = {}, .error = {}};
+  for (const std::string& arm : arms) {
+    if (bench.values(arm, "decode").empty()) continue;
+    series.labels.push_back(arm);
+    series.y.push_back(bench.mean(arm, "decode"));
+    series.error.push_back(bench.sd(arm, "decode"));
+  }
+  if (series.y.empty()) return;
+  bench.plot({Plot::Kind::bars,
+              "Speed of writing",
+              "Tokens a second with the embedding in 16 bits: bits decide it, not the method.",
+              "",
+              "tokens/s (higher is better)",
+              {series}});
 }
 
 void plot_layer_errors(Bench& bench, const Laboratory& laboratory, const std::vector<std::string>& arms, uint64_t seed) {
@@ -351,6 +358,7 @@ void run(Bench& bench) {
                     100 * domain_loss(bench, "awq-3", 0), 100 * domain_loss(bench, "gptq-3", 0)));
   }
   plot_size_against_quality(bench, {"rtn", "awq", "gptq", "awq+gptq"});
+  plot_speed(bench, {"float", "rtn-4", "awq-4", "rtn-3", "awq-3"});
   plot_layer_errors(bench, laboratory, {"rtn-3", "scale-3", "clip-3", "awq-3", "gptq-3"}, seeds[0]);
 
   bench.note(
