@@ -14,7 +14,7 @@ PREFIX ?= /usr/local
 PYTHON := .venv/bin/python
 CMAKE_FLAGS := $(if $(WERROR),-DLIGHTEN_WERROR=ON,) $(CMAKE_ARGS)
 
-.PHONY: all setup configure build demo test test-models unit interop end-to-end lint format bench docs sanitize install clean distclean help
+.PHONY: all setup configure build demo test test-models unit interop interop-full end-to-end lint format bench docs sanitize install clean distclean help
 all: build
 
 help:
@@ -35,6 +35,7 @@ demo: build
 # The models and texts that tests read; tests themselves never reach for the network.
 test-models: build
 	@for id in smollm2-135m gemma3-270m minilm-l6 prose; do $(BUILD)/lighten data get $$id --path > /dev/null || exit 1; done
+	@$(PYTHON) tests/interop/tokenizers_interop.py --fetch
 
 test: build test-models
 	@$(PYTHON) tools/run_tests.py --build $(BUILD)
@@ -44,6 +45,10 @@ unit: build
 
 interop: build test-models
 	@$(PYTHON) tools/run_tests.py --build $(BUILD) --only interop
+
+# Every token id on 100,000 lines of text in 21 languages: ten minutes.
+interop-full: build test-models
+	@$(PYTHON) tests/interop/tokenizers_interop.py --full
 
 end-to-end: build test-models
 	@$(PYTHON) tools/run_tests.py --build $(BUILD) --only end_to_end

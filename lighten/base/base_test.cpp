@@ -1,9 +1,12 @@
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <atomic>
 #include <cmath>
+#include <fstream>
 #include <limits>
 #include <set>
+#include <thread>
 
 #include "lighten/base/error.h"
 #include "lighten/base/file.h"
@@ -96,6 +99,19 @@ TEST(AtomicFile, WritesThroughLinksAndStraightIntoDevices) {
   write_file(folder / "link", "new");
   EXPECT_TRUE(fs::is_symlink(folder / "link"));
   EXPECT_EQ(read_file(folder / "real"), "new");
+  fs::create_symlink("yet to come", folder / "dangling");
+  write_file(folder / "dangling", "made");
+  EXPECT_TRUE(fs::is_symlink(folder / "dangling"));
+  EXPECT_EQ(read_file(folder / "yet to come"), "made");
+  const fs::path pipe = folder / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  std::string got;
+  std::thread reader([&] { got = read_file(pipe); });
+  check_writable(pipe);
+  write_file(pipe, "through");
+  reader.join();
+  EXPECT_EQ(got, "through");
+  EXPECT_TRUE(fs::is_fifo(pipe));
   write_file("/dev/null", "gone");
   EXPECT_TRUE(fs::is_character_file("/dev/null"));
   EXPECT_THROW(write_file(folder, "x"), FileError);
@@ -200,6 +216,25 @@ TEST(Options, NearestNameNeedsToBeNear) {
   EXPECT_EQ(nearest_name("smollm2-1.7b", {"gemma3-270m", "prose"}), "");
   EXPECT_EQ(nearest_name("aqw", {"awq", "gptq", "rtn"}), "awq");
   EXPECT_EQ(nearest_name("qptq", {"awq", "gptq", "rtn"}), "gptq");
+}
+
+TEST(ThreadPool, NeverHoldsMoreThanFourThreadsAProcessor) {
+  EXPECT_EQ(usable_threads(0), available_processors());
+  EXPECT_EQ(usable_threads(1), 1);
+  EXPECT_EQ(usable_threads(4 * available_processors()), 4 * available_processors());
+  EXPECT_EQ(usable_threads(1 << 30), 4 * available_processors());
+  EXPECT_EQ(ThreadPool(4096).size(), 4 * available_processors());
+}
+
+TEST(ReadFile, ReadsPipesToTheirEnd) {
+  const fs::path pipe = scratch("pipe");
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const std::string text(200000, 'x');  // more than a pipe holds
+  std::thread writer([&] { std::ofstream(pipe, std::ios::binary) << text; });
+  EXPECT_EQ(read_file(pipe), text);
+  writer.join();
+  EXPECT_EQ(read_file("/dev/null"), "");
+  EXPECT_THROW(read_file(pipe.parent_path()), FileError);
 }
 
 TEST(Random, IsReproducibleAndUniform) {

@@ -13,6 +13,7 @@
 #include <iterator>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "lighten/base/error.h"
 
@@ -20,6 +21,8 @@ namespace lighten {
 namespace {
 
 constexpr size_t kWriteBuffer = 1 << 20;
+constexpr int kMostLinks = 40;
+constexpr size_t kLongestStream = size_t{4} << 30;
 
 [[noreturn]] void fail(const char* doing, const fs::path& path, int error) {
   if (error == ENOSPC)
@@ -31,6 +34,31 @@ fs::path nearest_existing(fs::path path) {
   path = fs::absolute(path);
   while (!fs::exists(path) && path.has_parent_path() && path != path.parent_path()) path = path.parent_path();
   return path;
+}
+
+/// A pipe or a device (/dev/stdin, <(command)): it has no size and cannot be mapped.
+bool is_stream(const fs::path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  return fs::exists(status) && !fs::is_regular_file(status) && !fs::is_directory(status);
+}
+
+std::string read_stream(const fs::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) fail("open", path, errno);
+  std::string contents;
+  std::vector<char> block(1 << 16);
+  ssize_t got = 0;
+  while ((got = ::read(fd, block.data(), block.size())) != 0 && contents.size() <= kLongestStream) {
+    if (got > 0) contents.append(block.data(), static_cast<size_t>(got));
+    if (got < 0 && errno != EINTR) break;
+  }
+  const int error = errno;
+  ::close(fd);
+  if (got < 0) fail("read", path, error);
+  if (got > 0)
+    throw_error<FileError>("cannot read {}: it does not end after {} GB; give a file", path.string(), kLongestStream >> 30);
+  return contents;
 }
 
 }  // namespace
@@ -78,14 +106,15 @@ void MappedFile::advise_dontneed() const {
 }
 
 AtomicFile::AtomicFile(const fs::path& path) : path_(path) {
-  std::error_code error;
-  if (fs::is_symlink(path, error)) path_ = fs::weakly_canonical(path, error);
-  if (fs::is_directory(path_, error)) throw_error<FileError>("cannot write {}: it is a folder", path.string());
-  if (fs::exists(path_, error) && !fs::is_regular_file(path_, error)) {
+  if (is_stream(path)) {
     fd_ = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
     if (fd_ < 0) fail("write", path, errno);
     return;
   }
+  std::error_code error;
+  for (int links = 0; links < kMostLinks && fs::is_symlink(path_, error); ++links)  // also to a file that is yet to be made
+    path_ = path_.parent_path() / fs::read_symlink(path_, error);
+  if (fs::is_directory(path_, error)) throw_error<FileError>("cannot write {}: it is a folder", path.string());
   std::string pattern = path_.string() + ".tmp-XXXXXX";
   fd_ = ::mkostemp(pattern.data(), O_CLOEXEC);
   if (fd_ < 0) fail("write", path, errno);
@@ -174,6 +203,7 @@ void AtomicFolder::commit() {
 }
 
 std::string read_file(const fs::path& path) {
+  if (is_stream(path)) return read_stream(path);
   const MappedFile file(path);
   if (file.size() > 0) return std::string(reinterpret_cast<const char*>(file.data()), file.size());
   std::ifstream stream(path, std::ios::binary);
@@ -186,7 +216,13 @@ void write_file(const fs::path& path, std::string_view contents) {
   file.commit();
 }
 
-void check_writable(const fs::path& path) { const AtomicFile probe(path); }
+void check_writable(const fs::path& path) {
+  if (!is_stream(path)) {
+    const AtomicFile probe(path);
+  } else if (::access(path.c_str(), W_OK) != 0) {  // opening a pipe and closing it would end it for its reader
+    fail("write", path, errno);
+  }
+}
 
 bool is_within(const fs::path& path, const fs::path& folder) {
   const auto resolved = [](const fs::path& given) {

@@ -79,7 +79,8 @@ class AtomicFolder {
   bool force_, keep_partial_, committed_ = false;
 };
 
-/// Whole file as bytes, also of files that tell no size (/proc). Throws FileError (missing, unreadable, a folder).
+/// Whole file as bytes, also of files that tell no size (/proc); a pipe or device is read to its end. Throws FileError
+/// (missing, unreadable, a folder).
 std::string read_file(const fs::path& path);
 /// Writes atomically (AtomicFile).
 void write_file(const fs::path& path, std::string_view contents);

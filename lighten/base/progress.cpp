@@ -5,11 +5,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
+#include <iostream>
 
 #include "lighten/base/error.h"
 
@@ -40,6 +43,14 @@ void info(const std::string& line) {
   if (!quiet) fmt::print(stderr, "{}\n", line);
 }
 void warn(const std::string& line) { fmt::print(stderr, "warning: {}\n", line); }
+
+void finish_output() {
+  errno = 0;
+  std::cout.flush();
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout.good()) return;
+  throw_error<FileError>("cannot write to standard output: {}",
+                         errno == 0 || errno == ENOSPC ? "the disk is full" : std::strerror(errno));
+}
 
 Progress::Progress(std::string title, int64_t total, std::string unit)
     : title_(std::move(title)),

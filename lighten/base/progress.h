@@ -15,6 +15,9 @@ bool is_quiet();
 void info(const std::string& line);
 void warn(const std::string& line);
 
+/// Writes out what standard output still holds; throws FileError if not all of it arrived (disk full). To be called at the end.
+void finish_output();
+
 /// One long piece of work. On a terminal: one line that is redrawn, with share, rate and ETA. In a log: a plain line every ten
 /// seconds. Polls Ctrl-C: advance() throws Interrupted after one.
 class Progress {

@@ -12,8 +12,11 @@
 #include <utility>
 #include <vector>
 
+#include "lighten/base/progress.h"
+
 namespace lighten {
 namespace {
+constexpr int kThreadsPerProcessor = 4;
 constexpr int kSpins = 2000;  // about 20-50 us of pause instructions before a worker sleeps
 thread_local bool inside_loop = false;
 
@@ -83,7 +86,7 @@ struct ThreadPool::State {
 };
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
-  if (threads <= 0) threads = available_processors();
+  threads = usable_threads(threads);
   for (int i = 1; i < threads; ++i) state_->workers.emplace_back([s = state_.get()] { s->serve(); });
 }
 
@@ -128,6 +131,17 @@ void ThreadPool::parallel_for(int64_t n, int64_t grain, const std::function<void
     s.finished.wait(lock, [&] { return s.active == 0; });
   }
   if (s.failure) std::rethrow_exception(std::exchange(s.failure, nullptr));
+}
+
+int usable_threads(int asked) {
+  const int processors = available_processors(), most = kThreadsPerProcessor * processors;
+  if (asked <= 0) return processors;
+  if (asked <= most) return asked;
+  static std::once_flag warned;
+  std::call_once(warned, [&] {
+    warn(fmt::format("{} threads were asked for, but there are {} processors; working with {}", asked, processors, most));
+  });
+  return most;
 }
 
 int available_processors() {

@@ -11,7 +11,7 @@ namespace lighten {
 /// a time: parallel_for from two threads at once is serialised; a nested call runs in the calling thread.
 class ThreadPool {
  public:
-  /// `threads` workers in all, the caller included; 0 = as many as the processor runs at once (the affinity mask is respected).
+  /// usable_threads(threads) workers in all, the caller included.
   explicit ThreadPool(int threads = 0);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -29,5 +29,8 @@ class ThreadPool {
 
 /// Number of processors this process may use.
 int available_processors();
+/// How many threads to work with when `asked` are asked for: 0 = as many as the processor runs at once (the affinity mask is
+/// respected); at most four times that, with one warning, because more of them mostly wait for each other.
+int usable_threads(int asked);
 
 }  // namespace lighten

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "lighten/base/error.h"
+#include "lighten/formats/json_fields.h"
 
 namespace lighten {
 namespace {
@@ -82,7 +83,7 @@ std::string render_llama2(const std::vector<ChatMessage>& messages) {
       out += "<s>[INST] " + trimmed(system + message.content) + " [/INST]";
       system.clear();
     } else {
-      out += " " + trimmed(message.content) + " </s>";
+      out.append(" ").append(trimmed(message.content)).append(" </s>");
     }
   }
   return out;
@@ -103,6 +104,21 @@ std::string render_gemma(const std::string& jinja, const std::vector<ChatMessage
 }
 
 }  // namespace
+
+std::string read_chat_template(const fs::path& folder) {
+  using formats::Fields;
+  const fs::path own = folder / "chat_template.jinja", settings = folder / "tokenizer_config.json";
+  if (fs::exists(own)) return read_file(own);
+  if (!fs::exists(settings)) return "";
+  const Json json = formats::parse_json(read_file(settings), settings.string());
+  const Json* found = Fields(json, settings.string()).find("chat_template");
+  if (found == nullptr) return "";
+  if (found->is_string()) return found->get<std::string>();
+  if (found->is_array())  // several templates by name
+    for (const Json& item : *found)
+      if (item.is_object() && item.value("name", Json()) == "default") return Fields(item, settings.string()).text("template");
+  throw_error<FormatError>("{}: chat_template must be a text, or a list with one that is named \"default\"", settings.string());
+}
 
 ChatFormat detect_chat_format(const std::string& jinja_template) {
   if (has(jinja_template, "<|im_start|>")) return ChatFormat::chatml;

@@ -3,12 +3,18 @@
 #include <string>
 #include <vector>
 
+#include "lighten/base/file.h"
+
 namespace lighten {
 
 struct ChatMessage {
   std::string role;  ///< "system", "user" or "assistant"
   std::string content;
 };
+
+/// The template of a model's folder, "" if it has none: chat_template.jinja, else tokenizer_config.json's chat_template (a
+/// text, or a list with one that is named "default"). Throws FormatError for anything else there.
+std::string read_chat_template(const fs::path& folder);
 
 /// The formats that are recognised from a model's Jinja template text (by the markers it writes).
 enum class ChatFormat { none, chatml, llama3, llama2, gemma };

@@ -284,6 +284,12 @@ SafetensorsModel::SafetensorsModel(const fs::path& folder) {
     position = shards_.size();
     shards_.emplace_back(folder / shard);
   }
+  std::map<std::string, const fs::path*> homes;
+  for (const SafetensorsFile& shard : shards_)
+    for (const auto& [tensor, view] : shard.tensors())
+      if (const auto [home, fresh] = homes.emplace(tensor, &shard.file().path()); !fresh)
+        throw_error<FormatError>("{}: tensor {} is in {} too; fetch the shards again", shard.file().path().string(),
+                                 printable(tensor), home->second->filename().string());
   for (const auto& [tensor, shard] : weight_map) tensors_[tensor] = &shards_[positions[shard]].at(tensor);
 }
 

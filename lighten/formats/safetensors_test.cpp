@@ -155,6 +155,8 @@ TEST(Safetensors, ReadsShardsAndRefusesAnIndexThatLeavesTheFolder) {
   EXPECT_TRUE(contains(refused(R"({"c": "model-1.safetensors"})"), "tensor c is missing"));
   EXPECT_TRUE(contains(refused(R"({"a": "model-1.safetensors", "a": "model-2.safetensors"})"), "stands twice"));
   EXPECT_TRUE(contains(refused("{}"), "weight_map is empty"));
+  write_safetensors(folder / "model-4.safetensors", {{"a", DType::f32, {1}, std::as_bytes(std::span(b))}});
+  EXPECT_TRUE(contains(refused(R"({"a": "model-4.safetensors", "b": "model-1.safetensors"})"), "tensor a is in model-1"));
   EXPECT_TRUE(contains(refused("[]"), "weight_map"));
   fs::remove(folder / "model.safetensors.index.json");
   EXPECT_TRUE(contains(message_of<FileError>([&] { SafetensorsModel none(folder.path()); }), "neither model.safetensors nor"));

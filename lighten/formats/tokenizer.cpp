@@ -81,6 +81,7 @@ class PipelineTokenizer final : public Tokenizer {
   void build_bpe(const Fields& model, const TokenizerParts& parts);
   std::vector<Merge> resolve_merges(const TokenizerParts& parts, const std::string& prefix) const;
   void check_added(std::vector<AddedToken>& added);
+  std::string numbering_fault(const std::vector<AddedToken>& added) const;
   const AddedToken* find_added(int32_t id) const;
   /// The token as the decoder takes it, "" if there is none.
   std::string decoded_form(int32_t id) const;
@@ -196,7 +197,22 @@ std::vector<Merge> PipelineTokenizer::resolve_merges(const TokenizerParts& parts
 }
 
 /// Sorts added tokens by id and refuses those that contradict the vocabulary or each other.
+/// `tokenizers` takes no notice of the ids of added tokens that model.vocab does not hold: it counts on from the vocabulary's
+/// size in the order of the file. "" where that gives the same ids, else what is wrong.
+std::string PipelineTokenizer::numbering_fault(const std::vector<AddedToken>& added) const {
+  auto next = static_cast<int64_t>(vocabulary_.count());
+  for (const AddedToken& token : added) {
+    if (vocabulary_.find(token.content) < 0 && token.id != next)
+      return fmt::format(
+          "{}: added token {} has id {}, but {} is the next free one; number added tokens without gaps, in order", file_,
+          printable(token.content), token.id, next);
+    next = std::max(next, int64_t{token.id} + 1);
+  }
+  return "";
+}
+
 void PipelineTokenizer::check_added(std::vector<AddedToken>& added) {
+  const std::string fault = numbering_fault(added);
   std::stable_sort(added.begin(), added.end(), [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
   size_ = vocabulary_.size();
   for (size_t i = 0; i < added.size(); ++i) {
@@ -213,6 +229,7 @@ void PipelineTokenizer::check_added(std::vector<AddedToken>& added) {
                                printable(added[i - 1].content), printable(token.content), token.id);
     size_ = std::max(size_, token.id + 1);
   }
+  if (!fault.empty()) throw FormatError(fault);
 }
 
 const AddedToken* PipelineTokenizer::find_added(int32_t id) const {

@@ -225,6 +225,7 @@ TEST(Tokenizer, BrokenJsonNamesTheFieldAndTheRemedy) {
   expect_refused(changed([](Json& j) { j["added_tokens"][0]["id"] = 3; }), "which model.vocab gives to");
   expect_refused(changed([](Json& j) { j["added_tokens"][0]["content"] = "hello"; }), "but model.vocab gives it");
   expect_refused(changed([](Json& j) { j["added_tokens"][1]["id"] = 261; }), "share the id 261");
+  expect_refused(changed([](Json& j) { j["added_tokens"][1]["id"] = 270; }), "is the next free one");  // `tokenizers` renumbers
   expect_refused(changed([](Json& j) {
                    j["normalizer"] = {{"type", "Precompiled"}};
                  }),

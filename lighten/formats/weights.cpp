@@ -56,6 +56,9 @@ ModelKind model_kind(const fs::path& path) {
     throw_error<FileError>("{}: no config.json in it; a model is a folder with config.json and *.safetensors, or a .gguf file",
                            path.string());
   const Json json = formats::parse_json(read_file(config), config.string());
+  if (json.is_object() && json.contains("lighten") && !json["lighten"].is_object())
+    throw_error<FormatError>("{}: the entry \"lighten\" must be an object; write the light model again, or remove the entry",
+                             config.string());
   return formats::Fields(json, config.string()).has("lighten") ? ModelKind::light : ModelKind::hugging_face;
 }
 

@@ -1,8 +1,13 @@
 // A Hugging Face folder: config.json, generation_config.json, *.safetensors, tokenizer.json.
+#include <algorithm>
+#include <iterator>
 #include <map>
 #include <mutex>
+#include <set>
+#include <string_view>
 
 #include "lighten/base/error.h"
+#include "lighten/formats/chat_template.h"
 #include "lighten/formats/json_fields.h"
 #include "lighten/formats/safetensors.h"
 #include "lighten/formats/tokenizer.h"
@@ -10,6 +15,9 @@
 
 namespace lighten::formats {
 namespace {
+
+constexpr const char* kEmbedding = "model.embed_tokens.weight";
+constexpr const char* kHead = "lm_head.weight";
 
 bool is_float(DType type) {
   return type == DType::f64 || type == DType::f32 || type == DType::f16 || type == DType::bf16 || type == DType::f8_e4m3 ||
@@ -33,9 +41,16 @@ std::vector<std::string> spellings(const std::string& name) {
   return names;
 }
 
+/// Whether a tensor belongs to the parts beside the decoder of a model that can see.
+bool sees(std::string_view name) {
+  if (name.starts_with("model.")) name.remove_prefix(6);
+  return name.starts_with("vision_tower.") || name.starts_with("multi_modal_projector.");
+}
+
 class HuggingFaceSource final : public WeightSource {
  public:
   explicit HuggingFaceSource(const fs::path& folder) : folder_(folder), config_(read_config(folder)), model_(folder) {
+    settle_head();
     for (const TensorShape& expected : expected_tensors(config_)) {
       const TensorView& view = locate(expected);
       stored_.push_back({expected.name, expected.shape, std::string(dtype_name(view.dtype)), view.bytes.size()});
@@ -64,20 +79,7 @@ class HuggingFaceSource final : public WeightSource {
     return tokenizer_;
   }
 
-  std::string chat_template() const override {
-    const fs::path own = folder_ / "chat_template.jinja", settings = folder_ / "tokenizer_config.json";
-    if (fs::exists(own)) return read_file(own);
-    if (!fs::exists(settings)) return "";
-    const Json json = read_json(settings);
-    const Json* found = Fields(json, settings.string()).find("chat_template");
-    if (found == nullptr) return "";
-    if (found->is_string()) return found->get<std::string>();
-    if (found->is_array())  // several templates by name
-      for (const Json& item : *found)
-        if (item.is_object() && item.value("name", "") == "default") return Fields(item, settings.string()).text("template");
-    throw_error<FormatError>("{}: chat_template must be a text, or a list with one that is named \"default\"",
-                             settings.string());
-  }
+  std::string chat_template() const override { return read_chat_template(folder_); }
 
   uint64_t size_on_disk() const override { return lighten::size_on_disk(folder_); }
 
@@ -89,10 +91,32 @@ class HuggingFaceSource final : public WeightSource {
  private:
   std::string where(const std::string& name) const { return fmt::format("{}: tensor {}", folder_.string(), printable(name)); }
 
+  const TensorView* find_spelled(const std::string& canonical) const {
+    for (const std::string& name : spellings(canonical))
+      if (const TensorView* view = model_.find(name)) return view;
+    return nullptr;
+  }
+
+  /// As transformers 5 does: a head that stands in the file beside the embedding with other values is not tied, whatever
+  /// tie_word_embeddings says; one that equals it is, and one that stands there alone serves as the embedding too.
+  void settle_head() {
+    if (!config_.tied_head) return;
+    const TensorView *head = find_spelled(kHead), *embedding = find_spelled(kEmbedding);
+    if (head == nullptr || embedding == nullptr) return;
+    const bool same = head->dtype == embedding->dtype
+                          ? std::ranges::equal(head->bytes, embedding->bytes)
+                          : to_float(*head, where(kHead), false) == to_float(*embedding, where(kEmbedding), false);
+    config_.tied_head = same;
+    if (same) used_.insert(head);
+  }
+
   const TensorView& locate(const TensorShape& expected) {
-    for (const std::string& name : spellings(expected.name)) {
+    std::vector<std::string> names = spellings(expected.name);
+    if (config_.tied_head && expected.name == kEmbedding) std::ranges::copy(spellings(kHead), std::back_inserter(names));
+    for (const std::string& name : names) {
       const TensorView* view = model_.find(name);
       if (view == nullptr) continue;
+      used_.insert(view);
       check_shape(view->shape, expected.shape, where(name));
       if (!is_float(view->dtype))
         throw_error<FormatError>("{}: has the dtype {}, but weights must be floating point; give the float model", where(name),
@@ -103,10 +127,11 @@ class HuggingFaceSource final : public WeightSource {
                              expected.name);
   }
 
-  /// A weight inside a block that the configuration does not know would be left out silently.
+  /// A weight that the configuration does not know would be left out silently. Those of the parts that see are no concern of
+  /// the decoder, nor are buffers (rotary_emb.inv_freq).
   void refuse_strangers() const {
     for (const auto& [name, view] : model_.tensors())
-      if (name.starts_with("model.layers.") && (name.ends_with(".weight") || name.ends_with(".bias")) && !views_.contains(name))
+      if ((name.ends_with(".weight") || name.ends_with(".bias")) && !used_.contains(view) && !sees(name))
         throw_error<FormatError>("{}: does not belong to the model that config.json describes", where(name));
   }
 
@@ -115,6 +140,7 @@ class HuggingFaceSource final : public WeightSource {
   SafetensorsModel model_;
   std::vector<StoredTensor> stored_;
   std::map<std::string, const TensorView*> views_;
+  std::set<const TensorView*> used_;
   mutable std::once_flag tokenizer_once_;
   mutable std::shared_ptr<const Tokenizer> tokenizer_;
 };

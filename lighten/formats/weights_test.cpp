@@ -132,6 +132,48 @@ TEST(Weights, RefusesCheckpointsThatDoNotFit) {
         t.push_back({"model.layers.0.self_attn.q_proj.bias", DType::f32, {32}, std::as_bytes(std::span(numbers)).first(128)});
       }),
       "q_proj.bias: does not belong"));
+  for (const char* name : {"model.extra.weight", "lm_head.bias", "adapter.weight", "language_model.model.layers.0.x.weight"})
+    EXPECT_TRUE(contains(refusal([&](auto& t) {
+                           t.push_back({name, DType::f32, {32}, std::as_bytes(std::span(numbers)).first(128)});
+                         }),
+                         "does not belong"))
+        << name;
+}
+
+/// A folder whose config.json ties the head although lm_head.weight stands in the file too.
+std::unique_ptr<WeightSource> tied_with_head(const fs::path& folder, const std::vector<float>& head, DType type = DType::f32) {
+  std::vector<BFloat16> narrow;
+  for (const float value : head) narrow.push_back(float_to_bfloat16(value));
+  const auto bytes = type == DType::f32 ? std::as_bytes(std::span(head)) : std::as_bytes(std::span(narrow));
+  write_folder(folder, tiny_config("llama"), [&](auto& tensors) {
+    tensors.push_back({"lm_head.weight", type, {40, 32}, bytes});
+  });
+  return open_weights(folder);
+}
+
+TEST(Weights, AHeadWithOtherValuesIsNotTiedWhateverTheConfigurationSays) {  // as transformers 5 does
+  const TemporaryFolder folder;
+  std::vector<float> head = random_tensors(parse_hf_config(tiny_config("llama"), "test")).at("model.embed_tokens.weight");
+  auto source = tied_with_head(folder / "same", head);
+  EXPECT_TRUE(source->config().tied_head);
+  EXPECT_EQ(source->find("lm_head.weight"), nullptr);
+  EXPECT_FALSE(tied_with_head(folder / "rounded", head, DType::bf16)->config().tied_head);
+  head[70] += 1;
+  source = tied_with_head(folder / "other", head);
+  EXPECT_FALSE(source->config().tied_head);
+  EXPECT_EQ(source->read("lm_head.weight"), head);
+  EXPECT_NE(source->read("model.embed_tokens.weight"), head);
+}
+
+TEST(Weights, AHeadThatStandsAloneServesAsTheTiedEmbedding) {
+  const TemporaryFolder folder;
+  write_folder(folder.path(), tiny_config("llama"), [](auto& tensors) {
+    for (TensorToWrite& tensor : tensors)
+      if (tensor.name == "model.embed_tokens.weight") tensor.name = "lm_head.weight";
+  });
+  const auto source = open_weights(folder.path());
+  EXPECT_TRUE(source->config().tied_head);
+  EXPECT_EQ(source->read("model.embed_tokens.weight"), random_tensors(source->config()).at("model.embed_tokens.weight"));
 }
 
 TEST(Weights, TellsKindsOfModelsApart) {
@@ -147,6 +189,10 @@ TEST(Weights, TellsKindsOfModelsApart) {
   put(folder / "light/config.json", light.dump());
   EXPECT_EQ(model_kind(folder / "light"), ModelKind::light);
   EXPECT_TRUE(contains(message_of<FormatError>([&] { open_weights(folder / "light"); }), "light model"));
+  for (const char* nothing : {"null", "3", "[]"}) {
+    put(folder / "light/config.json", std::string("{\"lighten\": ") + nothing + "}");
+    EXPECT_TRUE(contains(message_of<FormatError>([&] { model_kind(folder / "light"); }), "\"lighten\" must be an object"));
+  }
   put(folder / "broken/config.json", "{");
   EXPECT_TRUE(contains(message_of<FormatError>([&] { model_kind(folder / "broken"); }), "config.json: not valid JSON"));
 }

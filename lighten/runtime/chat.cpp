@@ -65,27 +65,51 @@ int one_prompt(Conversation& conversation, const RunOptions& options, Json repor
   return result.reason == "interrupted" ? kInterruptedExit : 0;
 }
 
+/// One line of the chat. What is wrong with a message is said, and the chat goes on.
+Json turn(Conversation& conversation, const RunOptions& options, const std::string& line, std::ostream& out) {
+  Json turn = {{"message", line}};
+  try {
+    turn.update(to_json(say(conversation, options, line, out)));
+  } catch (const Error& error) {
+    warn(error.what());
+    turn["error"] = error.what();
+  }
+  return turn;
+}
+
 int chat(Conversation& conversation, const RunOptions& options, Json report, std::istream& in, std::ostream& out) {
   const bool terminal = ::isatty(STDIN_FILENO) == 1 && ::isatty(STDERR_FILENO) == 1;
   if (terminal) info("Type a message; /reset forgets the conversation, /exit (or Ctrl-D) ends it.");
   report["turns"] = Json::array();
   std::string line;
-  for (;;) {
+  while (out.good() && !interrupt_requested()) {
     if (terminal) fmt::print(stderr, "> ");
-    if (!std::getline(in, line) || line == "/exit") break;
+    if (!std::getline(in, line)) break;
+    if (line.ends_with('\r')) line.pop_back();  // written on Windows
+    if (line == "/exit") break;
     if (line == "/reset") {
       conversation.reset();
-      continue;
+    } else if (!line.empty()) {
+      report["turns"].push_back(turn(conversation, options, line, out));
     }
-    if (line.empty()) continue;
-    Json turn = {{"message", line}};
-    turn.update(to_json(say(conversation, options, line, out)));
-    report["turns"].push_back(turn);
-    if (interrupt_requested()) break;
   }
   if (terminal) fmt::print(stderr, "\n");
   write_json(options, report, out);
   return interrupt_requested() ? kInterruptedExit : 0;
+}
+
+/// A token that the model has no row for would end the answer half way. Special tokens may lie outside (Gemma's tokenizer names
+/// one for images); rows without a token are padding.
+void check_vocabulary(const RuntimeModel& model, const std::string& path) {
+  const std::shared_ptr<const Tokenizer> tokenizer = model.tokenizer();
+  if (!tokenizer) return;
+  const auto rows = static_cast<int32_t>(model.config().vocab_size);
+  for (int32_t id = rows; id < tokenizer->size(); ++id)
+    if (!tokenizer->is_special(id) && !tokenizer->token(id).empty())
+      throw_error<FormatError>(
+          "{}: the token \"{}\" has the id {}, but the model's vocabulary has {} entries: tokenizer and weights do not belong "
+          "together",
+          fs::is_directory(path) ? (fs::path(path) / "tokenizer.json").string() : path, tokenizer->token(id), id, rows);
 }
 
 }  // namespace
@@ -121,30 +145,42 @@ void Conversation::reset() {
   if (!options_.system.empty()) messages_.push_back({"system", options_.system});
 }
 
-std::vector<int32_t> Conversation::render() const {
+std::vector<int32_t> Conversation::render(const std::vector<ChatMessage>& messages) const {
   std::string text;
   if (!template_.empty())
-    text = render_chat(template_, messages_);
+    text = render_chat(template_, messages);
   else
-    for (const ChatMessage& message : messages_) text += message.content;
+    for (const ChatMessage& message : messages) text += message.content;
   std::vector<int32_t> ids = tokenizer_->encode(text);
   if (tokenizer_->adds_bos() && tokenizer_->bos() >= 0 && (ids.empty() || ids.front() != tokenizer_->bos()))
     ids.insert(ids.begin(), tokenizer_->bos());
   return ids;
 }
 
-GenerateResult Conversation::answer(const std::string& message, const std::function<bool(const std::string&)>& on_text) {
-  messages_.push_back({"user", message});
-  std::vector<int32_t> ids = render();
-  const int64_t room = cache_->capacity() - std::min(options_.max_tokens, cache_->capacity() / 4);
-  const size_t first = options_.system.empty() ? 0 : 1;
-  while (static_cast<int64_t>(ids.size()) > room && messages_.size() >= first + 3) {
+void Conversation::make_room(std::vector<ChatMessage>& messages, std::vector<int32_t>& ids) const {
+  const int64_t capacity = cache_->capacity(), room = capacity - std::min(options_.max_tokens, capacity / 4);
+  const std::ptrdiff_t system = options_.system.empty() ? 0 : 1;
+  const auto too_long = [&] { return static_cast<int64_t>(ids.size()) > room && std::ssize(messages) >= system + 3; };
+  if (!too_long()) return;
+  std::vector<ChatMessage> alone(messages.begin(), messages.begin() + system);
+  alone.push_back(messages.back());
+  if (const size_t least = render(alone).size(); static_cast<int64_t>(least) > capacity)
+    throw_error<OptionError>("the message has {} tokens, but the context has room for {}; shorten it", least, capacity);
+  while (too_long()) {
     info("the context is full: the oldest exchange is dropped");
-    messages_.erase(messages_.begin() + static_cast<std::ptrdiff_t>(first),
-                    messages_.begin() + static_cast<std::ptrdiff_t>(first) + 2);
-    ids = render();
+    messages.erase(messages.begin() + system, messages.begin() + system + 2);
+    ids = render(messages);
   }
-  if (ids.empty()) throw OptionError("the prompt is empty: there is nothing to continue");
+}
+
+GenerateResult Conversation::answer(const std::string& message, const std::function<bool(const std::string&)>& on_text) {
+  std::vector<ChatMessage> messages = messages_;
+  messages.push_back({"user", message});
+  std::vector<int32_t> ids = render(messages);
+  make_room(messages, ids);
+  if (ids.empty() && message.empty()) throw OptionError("the prompt is empty: there is nothing to continue");
+  if (ids.empty())
+    throw_error<OptionError>("the tokenizer knows no character of the prompt \"{}\": there is nothing to continue", message);
 
   // What the cache holds already need not be computed again; the last id must, for its logits.
   const auto limit = std::min(cached_.size(), ids.size() - 1);
@@ -157,12 +193,26 @@ GenerateResult Conversation::answer(const std::string& message, const std::funct
                             .sampling = options_.sampling,
                             .stop = options_.stop,
                             .ignore_end = options_.ignore_end};
-  GenerateResult result = generate(model_, *cache_, std::span(ids).subspan(same), how, on_text);
+  GenerateResult result;
+  try {
+    result = generate(model_, *cache_, std::span(ids).subspan(same), how, on_text);
+  } catch (...) {
+    cache_->truncate(static_cast<int64_t>(same));
+    throw;
+  }
   cached_ = std::move(ids);
   cached_.insert(cached_.end(), result.tokens.begin(), result.tokens.end());
   cached_.resize(static_cast<size_t>(cache_->length()));
+  messages_ = std::move(messages);
   messages_.push_back({"assistant", result.text});
   return result;
+}
+
+int converse(Conversation& conversation, const RunOptions& options, Json report, std::istream& in, std::ostream& out) {
+  const int code = options.prompt ? one_prompt(conversation, options, std::move(report), out)
+                                  : chat(conversation, options, std::move(report), in, out);
+  if (!out.good()) throw FileError("cannot write the answer to standard output: the disk is full, or nobody reads it");
+  return code;
 }
 
 int run_command(const RunOptions& options, std::istream& in, std::ostream& out) {
@@ -171,11 +221,11 @@ int run_command(const RunOptions& options, std::istream& in, std::ostream& out) 
   const auto start = std::chrono::steady_clock::now();
   const std::unique_ptr<RuntimeModel> model =
       RuntimeModel::load(options.model, {.threads = options.threads, .exact = options.exact});
+  check_vocabulary(*model, options.model);
   Conversation conversation(*model, options);
   const double load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   Json report = {{"model", options.model}, {"load_seconds", load_seconds}, {"weight_bytes", model->weight_bytes()}};
-  return options.prompt ? one_prompt(conversation, options, std::move(report), out)
-                        : chat(conversation, options, std::move(report), in, out);
+  return converse(conversation, options, std::move(report), in, out);
 }
 
 }  // namespace lighten

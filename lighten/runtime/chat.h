@@ -33,14 +33,17 @@ OptionList describe(RunOptions& options);
 class Conversation {
  public:
   Conversation(RuntimeModel& model, const RunOptions& options);
-  /// The model's answer to `message`. Oldest turns are dropped when the context is full.
+  /// The model's answer to `message`. Oldest turns are dropped when the context is full. Throws OptionError for a message that
+  /// is empty or does not fit even alone; the conversation is then as it was.
   GenerateResult answer(const std::string& message, const std::function<bool(const std::string&)>& on_text = {});
   void reset();
   const std::vector<ChatMessage>& messages() const { return messages_; }
   int64_t cached_tokens() const { return cache_->length(); }
 
  private:
-  std::vector<int32_t> render() const;
+  std::vector<int32_t> render(const std::vector<ChatMessage>& messages) const;
+  /// Drops the oldest exchanges of `messages` until their ids leave room for an answer.
+  void make_room(std::vector<ChatMessage>& messages, std::vector<int32_t>& ids) const;
   RuntimeModel& model_;
   RunOptions options_;
   std::string template_;
@@ -50,9 +53,13 @@ class Conversation {
   std::vector<ChatMessage> messages_;
 };
 
+/// The part of run_command after loading.
+int converse(Conversation& conversation, const RunOptions& options, Json report, std::istream& in, std::ostream& out);
+
 /// Loads the model, then answers the prompt or, without one, the lines of `in` until its end or /exit (/reset forgets the
-/// conversation). Text streams to `out`, one line with the speeds goes to standard error unless quiet. Returns the exit code:
-/// 0, or 130 after Ctrl-C.
+/// conversation). Text streams to `out`, one line with the speeds goes to standard error unless quiet. A message that cannot be
+/// answered ends a chat no more than it loses its past. Returns the exit code: 0, or 130 after Ctrl-C. Throws FormatError if
+/// the tokenizer has ids that the model has not, FileError if `out` takes no more.
 int run_command(const RunOptions& options, std::istream& in, std::ostream& out);
 
 }  // namespace lighten

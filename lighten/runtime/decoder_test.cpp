@@ -201,6 +201,24 @@ TEST(Rotary, LinearScalingDividesTheFrequencies) {
   for (size_t i = 0; i < 32; ++i) EXPECT_EQ(slowed[i], plain[i] / 4);
 }
 
+TEST(Rotary, GrowingByOnePositionSeldomMovesTheTable) {
+  const RopeConfig plain{.base = 10000};
+  runtime::RotaryTable table(plain, 16), whole(plain, 16);
+  whole.reserve(4096);
+  int moves = 0;
+  for (int64_t positions = 1; positions <= 4096; ++positions) {
+    const float* before = positions > 1 ? table.cos(0) : nullptr;
+    table.reserve(positions);
+    moves += table.cos(0) != before;
+  }
+  EXPECT_LE(moves, 13);  // 1 + log2(4096)
+  for (const int64_t position : {int64_t{0}, int64_t{1}, int64_t{4095}})
+    for (int i = 0; i < 8; ++i) {
+      EXPECT_EQ(table.cos(position)[i], whole.cos(position)[i]);
+      EXPECT_EQ(table.sin(position)[i], whole.sin(position)[i]);
+    }
+}
+
 TEST(RandomModel, RunsWithItsSpecBits) {
   const auto model = RuntimeModel::random("smollm2-135m", 3, 64, {.threads = 2});
   EXPECT_EQ(model->tokenizer(), nullptr);

@@ -43,6 +43,9 @@ GenerateResult generate(RuntimeModel& model, KvCache& cache, std::span<const int
                         const std::function<bool(const std::string&)>& on_text) {
   if (prompt.empty()) throw OptionError("the prompt is empty: there is nothing to continue");
   if (options.max_tokens < 0) throw_error<OptionError>("--max-tokens {}: must not be negative", options.max_tokens);
+  if (const auto needed = cache.length() + static_cast<int64_t>(prompt.size()); needed > cache.capacity())
+    throw_error<OptionError>("the text has {} tokens, but the context has room for {}; shorten it or give a longer context",
+                             needed, cache.capacity());
   const std::shared_ptr<const Tokenizer> tokenizer = model.tokenizer();
   const std::vector<int32_t> ends = end_tokens(model, tokenizer.get(), options);
   Sampler sampler(options.sampling);

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <fstream>
 #include <sstream>
 
 #include "lighten/runtime/chat.h"
@@ -100,6 +102,23 @@ TEST(Generate, EndsWhenTheContextIsFullOrTheListenerHadEnough) {
   EXPECT_THROW(generate(model, *cache, {}, {}), OptionError);
 }
 
+TEST(Generate, APromptThatDoesNotFitIsRefusedBeforeAnyWork) {
+  ScriptedModel model(kPieces);
+  const auto cache = model.new_cache(600);
+  const std::vector<int32_t> before(100), prompt(501);
+  model.forward(*cache, before, nullptr, 0);
+  model.forget_fed();
+  try {
+    generate(model, *cache, prompt, {});
+    FAIL() << "601 tokens in a context of 600";
+  } catch (const OptionError& error) {
+    EXPECT_NE(std::string(error.what()).find("601 tokens, but the context has room for 600"), std::string::npos)
+        << error.what();
+  }
+  EXPECT_TRUE(model.fed().empty());
+  EXPECT_EQ(cache->length(), 100);
+}
+
 TEST(StopFilter, ComesOutTheSameHoweverTheTextIsCut) {
   const std::string text = "one two aab aaab END tail";
   const std::vector<std::string> stops{"aaab", "END", ""};
@@ -166,6 +185,85 @@ TEST(Conversation, RawTextIsContinuedAsItIs) {
   model.say({"no"});
   conversation.answer("what");
   EXPECT_EQ(all_text(model), "hiyeswhat");
+}
+
+TEST(Conversation, AMessageThatDoesNotFitLosesNothing) {
+  ScriptedModel model(kChatPieces, kTemplate);
+  Conversation conversation(model, {.max_tokens = 4, .context = 36});
+  model.say({"yes", "<|im_end|>"});
+  conversation.answer("hi");
+  std::string long_message;
+  for (int i = 0; i < 40; ++i) long_message += "what";
+  model.forget_fed();
+  EXPECT_THROW(conversation.answer(long_message), OptionError);
+  EXPECT_TRUE(model.fed().empty());
+  ASSERT_EQ(conversation.messages().size(), 2u);
+  model.say({"no", "<|im_end|>"});
+  EXPECT_EQ(conversation.answer("what?").text, "no");
+  EXPECT_EQ(all_text(model), "<|im_end|>\n<|im_start|>user\nwhat?<|im_end|>\n<|im_start|>assistant\nno")
+      << "the first turn is still in the cache";
+}
+
+TEST(Conversation, TellsAnEmptyPromptFromOneOfUnknownCharacters) {
+  ScriptedModel model(kChatPieces);
+  Conversation conversation(model, {.max_tokens = 1});
+  const auto refusal = [&](const std::string& prompt) -> std::string {
+    try {
+      conversation.answer(prompt);
+    } catch (const OptionError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_NE(refusal("").find("the prompt is empty"), std::string::npos);
+  EXPECT_NE(refusal("~~").find("knows no character of the prompt \"~~\""), std::string::npos) << refusal("~~");
+}
+
+// ---- the chat on standard input
+
+struct Chat {
+  std::string out;
+  Json report;
+};
+
+Chat chat(ScriptedModel& model, const std::string& lines, RunOptions options) {
+  const fs::path report = fs::temp_directory_path() / fmt::format("lighten-chat-{}.json", ::getpid());
+  options.json = report.string();
+  Conversation conversation(model, options);
+  std::istringstream in(lines);
+  std::ostringstream out;
+  EXPECT_EQ(converse(conversation, options, Json::object(), in, out), 0);
+  Chat result{out.str(), Json::parse(read_file(report))};
+  fs::remove(report);
+  return result;
+}
+
+TEST(Chat, GoesOnAfterALineThatDoesNotFitAndReadsWindowsLines) {
+  ScriptedModel model(kChatPieces, kTemplate);
+  model.say({"yes", "<|im_end|>", "no", "<|im_end|>"});
+  std::string long_line;
+  for (int i = 0; i < 40; ++i) long_line += "hi";
+  const Chat said = chat(model, "hi\r\n" + long_line + "\n\r\nwhat?\n/exit\r\nhi\n", {.max_tokens = 4, .context = 36});
+  EXPECT_EQ(said.out, "yes\nno\n");
+  ASSERT_EQ(said.report["turns"].size(), 3u);
+  EXPECT_EQ(said.report["turns"][0]["message"], "hi");
+  EXPECT_EQ(said.report["turns"][0]["text"], "yes");
+  EXPECT_TRUE(said.report["turns"][1].contains("error"));
+  EXPECT_EQ(said.report["turns"][2]["text"], "no");
+}
+
+TEST(Chat, AnOutputThatTakesNoMoreIsAnError) {
+  ScriptedModel model(kChatPieces, kTemplate);
+  model.say({"yes", "no", "yes"});
+  std::ofstream full("/dev/full");
+  std::istringstream in("hi\n");
+  for (const bool one : {true, false}) {
+    RunOptions options{.max_tokens = 1};
+    if (one) options.prompt = "hi";
+    Conversation conversation(model, options);
+    EXPECT_THROW(converse(conversation, options, Json::object(), in, full), FileError);
+    full.clear();
+  }
 }
 
 }  // namespace

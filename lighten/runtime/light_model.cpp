@@ -2,10 +2,13 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <mutex>
 #include <set>
+#include <span>
 
 #include "lighten/base/error.h"
+#include "lighten/formats/chat_template.h"
 #include "lighten/formats/safetensors.h"
 #include "lighten/runtime/light_format.h"
 
@@ -36,17 +39,43 @@ void check_version(const Json& light, const char* name, int supported, const std
 
 std::string shape_text(const std::vector<int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
-/// The numbers that scale a weight must be finite: one infinite scale silently ruins every answer.
-void check_scales(const PackedWeight& weight, const std::string& where) {
-  if (weight.spec.bits > 8) return;
+/// Whether one of the values has all the bits of `exponent` set: infinite or not a number. Branch-free, so that it runs at the
+/// memory's speed.
+template <typename Bits>
+bool any_not_finite(std::span<const Bits> values, Bits exponent) {
+  constexpr size_t kStep = 16384;  // an early end does not matter before this
+  for (size_t begin = 0; begin < values.size(); begin += kStep) {
+    Bits found = 0;
+    for (const Bits value : values.subspan(begin, std::min(kStep, values.size() - begin)))
+      found |= static_cast<Bits>((value & exponent) == exponent);
+    if (found != 0) return true;
+  }
+  return false;
+}
+
+/// A float matrix in kernel layout; its padding is zero.
+bool holds_not_finite(const PackedWeight& weight) {
+  const size_t bytes = packed_bytes(weight.spec);
+  if (weight.spec.bits == 32)
+    return any_not_finite(std::span(reinterpret_cast<const uint32_t*>(weight.data), bytes / 4), uint32_t{0x7f800000});
+  return any_not_finite(std::span(reinterpret_cast<const uint16_t*>(weight.data), bytes / 2),
+                        static_cast<uint16_t>(weight.spec.bfloat ? 0x7f80 : 0x7c00));
+}
+
+bool scales_not_finite(const PackedWeight& weight) {
   const int64_t groups = weight.spec.group_size == 0 ? 1 : weight.spec.columns / weight.spec.group_size;
   std::vector<Half> scales(static_cast<size_t>(weight.spec.rows * groups)), minimums;
   if (weight.spec.zero == PackedZero::minimum) minimums.resize(scales.size());
   unpack_linear(weight.spec, weight.data, nullptr, scales.data(), nullptr, minimums.empty() ? nullptr : minimums.data());
-  scales.insert(scales.end(), minimums.begin(), minimums.end());
-  for (const Half scale : scales)
-    if ((scale & 0x7c00u) == 0x7c00u)
-      throw_error<FormatError>("{}: a scale is not finite: the file is damaged; write it again", where);
+  return any_not_finite(std::span<const Half>(scales), Half{0x7c00}) ||
+         any_not_finite(std::span<const Half>(minimums), Half{0x7c00});
+}
+
+/// One value or scale that is not finite silently ruins every answer.
+void check_values(const PackedWeight& weight, const std::string& where) {
+  const bool codes = weight.spec.bits <= 8;
+  if (codes ? scales_not_finite(weight) : holds_not_finite(weight))
+    throw_error<FormatError>("{}: a {} is not finite: the file is damaged; write it again", where, codes ? "scale" : "value");
 }
 
 }  // namespace
@@ -76,6 +105,10 @@ void LightModel::State::open_config() {
   light = *found;
   check_version(light, "format_version", kLightFormatVersion, path.string());
   check_version(light, "layout_version", kLayoutVersion, path.string());
+  const auto norms = light.find("norms");
+  if (norms == light.end() || *norms != "multiplier")
+    throw_error<FormatError>("{}: the field \"lighten.norms\" must be \"multiplier\"; write the light model again",
+                             path.string());
   const auto tensors = light.find("tensors");
   if (tensors == light.end() || !tensors->is_object())
     throw_error<FormatError>("{}: the field \"lighten.tensors\" is missing; write the light model again", path.string());
@@ -98,7 +131,7 @@ void LightModel::State::open_packed(const std::string& name, const std::vector<i
   if (reinterpret_cast<uintptr_t>(view.bytes.data()) % 64 != 0)
     throw_error<FormatError>("{}: it does not start at a multiple of 64 bytes; write the light model again", where(name));
   const PackedWeight weight{spec, view.bytes.data()};
-  check_scales(weight, where(name));
+  check_values(weight, where(name));
   packed.emplace(name, weight);
 }
 
@@ -129,6 +162,11 @@ void LightModel::State::open_tensors() {
   for (const auto& [name, view] : weights->tensors())
     if (!known.contains(name))
       throw_error<FormatError>("{} does not belong to this model; write the light model again", where(name));
+  for (const auto& [name, description] : descriptions.items())
+    if (!known.contains(name))
+      throw_error<FormatError>(
+          "{}: lighten.tensors describes {}, which does not belong to this model; write the light model again",
+          (folder / "config.json").string(), name);
 }
 
 LightModel::LightModel(const fs::path& folder) : state_(std::make_unique<State>()) {
@@ -159,13 +197,7 @@ std::shared_ptr<const Tokenizer> LightModel::tokenizer() const {
   return state_->tokenizer;
 }
 
-std::string LightModel::chat_template() const {
-  const fs::path path = state_->folder / "tokenizer_config.json";
-  if (!fs::exists(path)) return "";
-  const Json json = parse_json_file(path);
-  const auto found = json.find("chat_template");
-  return found != json.end() && found->is_string() ? found->get<std::string>() : "";
-}
+std::string LightModel::chat_template() const { return read_chat_template(state_->folder); }
 
 uint64_t LightModel::size_on_disk() const { return lighten::size_on_disk(state_->folder); }
 

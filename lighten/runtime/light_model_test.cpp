@@ -321,9 +321,34 @@ TEST_F(DamagedLightModel, DescriptionsThatDoNotFitAreRefused) {
   config["lighten"]["tensors"].erase(kDown);
   write_config(config);
   expect_refused({"config.json", kDown});
+  config["lighten"]["tensors"]["model.ghost.weight"] = config_["lighten"]["tensors"][kDown];
+  config["lighten"]["tensors"][kDown] = config_["lighten"]["tensors"][kDown];
+  write_config(config);
+  expect_refused({"config.json", "model.ghost.weight", "does not belong"});
   config["lighten"]["tensors"] = 3;
   write_config(config);
   expect_refused({"lighten.tensors"});
+}
+
+TEST_F(DamagedLightModel, NormsOfAnotherKindAreRefused) {
+  for (const Json& norms : {Json("offset"), Json(nullptr), Json(1)}) {
+    Json config = config_;
+    config["lighten"]["norms"] = norms;
+    write_config(config);
+    expect_refused({"config.json", "lighten.norms", "multiplier"});
+  }
+  Json config = config_;
+  config["lighten"].erase("norms");
+  write_config(config);
+  expect_refused({"lighten.norms"});
+}
+
+TEST_F(DamagedLightModel, TheChatTemplateMayBeOneOfAList) {
+  const Json list = Json::array({{{"name", "tool"}, {"template", "x"}}, {{"name", "default"}, {"template", "y"}}});
+  write_file(folder_ / "tokenizer_config.json", Json{{"chat_template", list}}.dump());
+  EXPECT_EQ(LightModel(folder_).chat_template(), "y");
+  write_file(folder_ / "tokenizer_config.json", R"({"chat_template": 3})");
+  EXPECT_THROW(LightModel(folder_).chat_template(), FormatError);
 }
 
 TEST_F(DamagedLightModel, ModelsOfAnotherShapeAreRefused) {
@@ -364,6 +389,36 @@ TEST_F(DamagedLightModel, ScalesAndNormsThatAreNotFiniteAreRefused) {
   std::memcpy(weights.data() + weights.size() - 4, &nan, 4);  // the last float tensor
   write_file(folder_ / "model.safetensors", weights);
   expect_refused({"model.safetensors", "norm"});
+}
+
+TEST_F(DamagedLightModel, FloatMatricesThatAreNotFiniteAreRefused) {
+  const std::string name = "model.embed_tokens.weight";
+  for (const bool wide : {false, true}) {  // binary16, bfloat16
+    LightParts parts = random_parts(tiny_llama_linear(), 9, true);
+    if (wide) parts.floats[name][0] = 1e6f;
+    write_light(folder_, parts);
+    const std::string whole = read_file(folder_ / "model.safetensors");
+    size_t begin, size;
+    {
+      const SafetensorsFile file(folder_ / "model.safetensors");
+      begin = static_cast<size_t>(file.at(name).bytes.data() - file.file().data());
+      size = file.at(name).bytes.size();
+    }
+    for (const uint16_t bits : {uint16_t{0x7c00}, uint16_t{0xfe01}, uint16_t{0x7f80}, uint16_t{0xffff}})
+      for (const size_t at : {size_t{0}, size / 2, size - 2}) {
+        std::string weights = whole;
+        std::memcpy(weights.data() + begin + at, &bits, 2);
+        write_file(folder_ / "model.safetensors", weights);
+        const uint16_t exponent = wide ? 0x7f80 : 0x7c00;
+        if ((bits & exponent) == exponent)
+          expect_refused({"model.safetensors", name, "not finite"});
+        else
+          EXPECT_NO_THROW(LightModel{folder_});
+      }
+    write_file(folder_ / "model.safetensors", whole);
+    EXPECT_NO_THROW(LightModel{folder_});
+    fs::remove_all(folder_);
+  }
 }
 
 TEST_F(DamagedLightModel, RandomDamageToTheDescriptionNeverGetsPastTheChecks) {

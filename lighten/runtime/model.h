@@ -99,7 +99,8 @@ struct GenerateResult {
   double prompt_seconds = 0, decode_seconds = 0;
 };
 /// Feeds `prompt` (ids after what the cache holds already) and generates. `on_text` gets text as it becomes complete (never
-/// half a character, never a part of a stop string); returning false stops.
+/// half a character, never a part of a stop string); returning false stops. Throws OptionError, before any work, if the prompt
+/// is empty or does not fit.
 GenerateResult generate(RuntimeModel& model, KvCache& cache, std::span<const int32_t> prompt, const GenerateOptions& options,
                         const std::function<bool(const std::string&)>& on_text = {});
 

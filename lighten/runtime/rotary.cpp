@@ -1,5 +1,6 @@
 #include "lighten/runtime/rotary.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -43,8 +44,11 @@ RotaryTable::RotaryTable(const RopeConfig& rope, int64_t head_dim) : frequencies
 
 void RotaryTable::reserve(int64_t positions) {
   if (positions <= positions_) return;
-  cos_.reserve(static_cast<size_t>(positions) * frequencies_.size());
-  sin_.reserve(static_cast<size_t>(positions) * frequencies_.size());
+  if (const size_t needed = static_cast<size_t>(positions) * frequencies_.size(); needed > cos_.capacity()) {
+    const size_t room = std::max(needed, 2 * cos_.capacity());  // a token at a time must not move the table every time
+    cos_.reserve(room);
+    sin_.reserve(room);
+  }
   for (; positions_ < positions; ++positions_) {
     for (const float frequency : frequencies_) {
       const float angle = static_cast<float>(positions_) * frequency;

@@ -10,7 +10,8 @@
 
 namespace lighten::test {
 
-/// Token i is the text pieces[i]; encode takes the longest piece that fits. Pieces that begin with "<|" are special.
+/// Token i is the text pieces[i]; encode takes the longest piece that fits and leaves out "~". Pieces that begin with "<|" are
+/// special.
 class PieceTokenizer final : public Tokenizer {
  public:
   explicit PieceTokenizer(std::vector<std::string> pieces) : pieces_(std::move(pieces)) {}
@@ -20,7 +21,11 @@ class PieceTokenizer final : public Tokenizer {
       int32_t best = -1;
       for (int32_t i = 0; i < size(); ++i)
         if (text.starts_with(token(i)) && (best < 0 || token(i).size() > token(best).size())) best = i;
-      if (best < 0) throw FormatError("no piece for: " + std::string(text));
+      if (best < 0 && text.front() != '~') throw FormatError("no piece for: " + std::string(text));
+      if (best < 0) {
+        text.remove_prefix(1);
+        continue;
+      }
       ids.push_back(best);
       text.remove_prefix(token(best).size());
     }

@@ -6,10 +6,17 @@ import struct
 
 import numpy as np
 
-from support import CONFIG, LIGHTEN, check, check_error, finish, lighten, need, safetensors, scratch, tensors, text_file, tiny_model, tokenizer_json
+from support import CONFIG, LIGHTEN, byte_characters, check, check_error, finish, lighten, need, safetensors, scratch, tensors, text_file, tiny_model, tokenizer_json
 
 need(LIGHTEN, "build lighten first")
 folder = scratch()
+GGUF_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+              "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
+              "post_attention_layernorm": "ffn_norm"}
+GGUF_METADATA = [("general.architecture", "llama"), ("llama.block_count", 3), ("llama.context_length", 1024), ("llama.embedding_length", 64), ("llama.feed_forward_length", 192),
+                 ("llama.attention.head_count", 4), ("llama.attention.head_count_kv", 2), ("llama.attention.layer_norm_rms_epsilon", 1e-5), ("tokenizer.ggml.model", "gpt2"),
+                 ("tokenizer.ggml.pre", "gpt-2"), ("tokenizer.ggml.tokens", [*byte_characters().values(), "<|endoftext|>"]), ("tokenizer.ggml.token_type", [1] * 256 + [3]),
+                 ("tokenizer.ggml.merges", []), ("tokenizer.ggml.eos_token_id", 256)]
 named = tensors()
 good = safetensors(named)
 text = text_file(folder / "text.txt")
@@ -33,6 +40,53 @@ def replace(name, **fields):
     return lambda header: header[name].update(fields)
 
 
+def gguf_tensors(named):
+    """name -> (sizes, type, bytes): matrices in Q8_0, the rest in F32."""
+    out = {}
+    for name, value in named.items():
+        stem = name.removesuffix(".weight")
+        if stem.startswith("model.layers."):
+            layer, part = stem.removeprefix("model.layers.").split(".", 1)
+            stem = f"blk.{layer}.{GGUF_NAMES[part]}"
+        else:
+            stem = GGUF_NAMES[stem]
+        if value.ndim == 2:
+            groups = value.reshape(-1, 32)
+            scales = (np.abs(groups).max(1) / 127).astype(np.float16)
+            codes = np.rint(groups / scales[:, None].astype(np.float32)).astype(np.int8)
+            out[stem + ".weight"] = (value.shape, 8, b"".join(s.tobytes() + c.tobytes() for s, c in zip(scales, codes)))
+        else:
+            out[stem + ".weight"] = (value.shape, 0, value.tobytes())
+    return out
+
+
+def gguf(tensors, metadata=None, offsets=lambda all: all):
+    """The bytes of a GGUF file, version 3. `offsets` may spoil where the tensors lie."""
+    def text(value):
+        return struct.pack("<Q", len(value.encode())) + value.encode()
+
+    def typed(value):
+        if isinstance(value, list):
+            return 9, struct.pack("<IQ", typed(value[0])[0] if value else 8, len(value)) + b"".join(typed(item)[1] for item in value)
+        if isinstance(value, str):
+            return 8, text(value)
+        return (6, struct.pack("<f", value)) if isinstance(value, float) else (4, struct.pack("<I", value))
+
+    tensors, metadata = list(tensors.items() if isinstance(tensors, dict) else tensors), metadata or GGUF_METADATA
+    out = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata))
+    for key, value in metadata:
+        kind, raw = typed(value)
+        out += text(key) + struct.pack("<I", kind) + raw
+    places, data = [], b""
+    for _, (_, _, raw) in tensors:
+        data += b"\0" * (-len(data) % 32)
+        places.append(len(data))
+        data += raw
+    for (name, (shape, kind, _)), place in zip(tensors, offsets(places)):
+        out += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *reversed(shape), kind, place)
+    return out + b"\0" * (-len(out) % 32) + data
+
+
 broken_weights = {
     "truncated": (good[: len(good) // 2], ["model.safetensors"]),
     "shorter than its header length": (good[:4], ["model.safetensors"]),
@@ -50,7 +104,6 @@ broken_weights = {
     "NaN weight": (safetensors({**named, DOWN: np.where(np.arange(named[DOWN].size).reshape(named[DOWN].shape) == 7, np.nan, named[DOWN]).astype(np.float32)}), [DOWN]),
     "infinite weight": (safetensors({**named, DOWN: np.full_like(named[DOWN], np.inf)}), [DOWN]),
 }
-doubled = good.replace(b'"model.norm.weight"', b'"model.norm.weight"', 1)
 header = json.dumps({k: {"dtype": "F32", "shape": list(v.shape), "data_offsets": [0, v.nbytes]} for k, v in list(named.items())[:1]})
 twice = (header[:-1] + "," + header[1:]).encode()
 broken_weights["duplicate key"] = (struct.pack("<Q", len(twice)) + twice + list(named.values())[0].tobytes(), ["model.safetensors"])
@@ -64,7 +117,15 @@ shards = tiny_model(folder / "traversal")
 (shards / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {name: "../secret.safetensors" for name in named}}))
 check_error(quantize(shards), 1, ["index.json", "../secret.safetensors"], "shard index that leaves the folder")
 
+for shard in ("model-1.safetensors", "model-2.safetensors"):
+    (shards / shard).write_bytes(good)
+(shards / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {name: f"model-{1 + i % 2}.safetensors" for i, name in enumerate(named)}}))
+check_error(quantize(shards), 1, ["model-2.safetensors", "model-1.safetensors", "tensor"], "a tensor in two shards")
+(shards / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors", "a": "model-2.safetensors"}}')
+check_error(quantize(shards), 1, ["index.json", "twice"], "shard index with a repeated key")
+
 configs = {
+    "a repeated key": (json.dumps(CONFIG)[:-1] + ', "hidden_size": 64}', ["config.json", "hidden_size", "twice"]),
     "no JSON": ("{", ["config.json"]),
     "no hidden_size": (json.dumps({k: v for k, v in CONFIG.items() if k != "hidden_size"}), ["config.json", "hidden_size"]),
     "zero heads": (json.dumps({**CONFIG, "num_attention_heads": 0}), ["config.json"]),
@@ -78,19 +139,42 @@ for what, (config, words) in configs.items():
     check_error(quantize(model), 1, words, "config.json with " + what)
 
 tokenizers = {"no model": lambda t: t.pop("model"), "no vocab": lambda t: t["model"].pop("vocab"), "no merges": lambda t: t["model"].pop("merges"),
-              "ids that are words": lambda t: t["model"].update(vocab={"a": "b"})}
+              "ids that are words": lambda t: t["model"].update(vocab={"a": "b"}), "a gap before an added token": lambda t: t["added_tokens"][0].update(id=300)}
 for what, edit in tokenizers.items():
     model, content = tiny_model(folder / ("t-" + what.replace(" ", "-"))), tokenizer_json()
     edit(content)
     (model / "tokenizer.json").write_text(json.dumps(content))
     check_error(lighten("tokenize", model, "--text", text), 1, ["tokenizer.json"], "tokenizer with " + what)
 
-ggufs = {"empty": b"", "magic only": b"GGUF", "version 77": b"GGUF" + struct.pack("<IQQ", 77, 0, 0), "too many tensors": b"GGUF" + struct.pack("<IQQ", 3, 1 << 60, 0),
-         "no GGUF at all": b"PK\x03\x04" * 100}
-for what, content in ggufs.items():
+model, content = tiny_model(folder / "t-ids-outside"), tokenizer_json()
+content["added_tokens"].append({**content["added_tokens"][0], "id": 257, "content": "ordinary", "special": False})
+(model / "tokenizer.json").write_text(json.dumps(content))
+check_error(lighten("run", model, "-p", "x", "-n", 2), 1, ["tokenizer.json", "ordinary", "257"], "tokenizer with an id that the model has not")
+
+ggufs = {"empty": (b"", []), "magic only": (b"GGUF", []), "version 77": (b"GGUF" + struct.pack("<IQQ", 77, 0, 0), []),
+         "too many tensors": (b"GGUF" + struct.pack("<IQQ", 3, 1 << 60, 0), []), "no GGUF at all": (b"PK\x03\x04" * 100, [])}
+stored = gguf_tensors(named)
+whole = gguf(stored)
+norm = stored["blk.1.attn_norm.weight"]
+bad_scale = bytearray(stored["blk.1.ffn_down.weight"][2])
+bad_scale[34:36] = struct.pack("<H", 0x7E00)
+ggufs |= {
+    "NaN scale": (gguf({**stored, "blk.1.ffn_down.weight": (*stored["blk.1.ffn_down.weight"][:2], bytes(bad_scale))}), ["blk.1.ffn_down.weight"]),
+    "wrong shape": (gguf({**stored, "blk.1.attn_norm.weight": ((32,), norm[1], norm[2][:128])}), ["blk.1.attn_norm.weight", "32", "64"]),
+    "missing tensor": (gguf({name: value for name, value in stored.items() if name != "blk.1.ffn_down.weight"}), ["blk.1.ffn_down.weight"]),
+    "overlapping tensors": (gguf(stored, offsets=lambda all: [all[0], all[0], *all[2:]]), ["overlap"]),
+    "repeated key": (gguf(stored, metadata=[*GGUF_METADATA, GGUF_METADATA[1]]), ["llama.block_count"]),
+    "repeated tensor": (gguf([*stored.items(), list(stored.items())[-1]]), [list(stored)[-1]]),
+    "cut in the middle": (whole[: len(whole) // 2], []),
+    "cut in the header": (whole[:500], []),
+}
+for what, (content, words) in ggufs.items():
     path = folder / (what.replace(" ", "-") + ".gguf")
     path.write_bytes(content)
-    check_error(lighten("inspect", path), 1, [path.name], "GGUF: " + what)
+    check_error(quantize(path), 1, [path.name, *words], "GGUF: " + what)
+(folder / "good.gguf").write_bytes(whole)
+done = quantize(folder / "good.gguf", out="from-gguf")
+check(done.returncode == 0, "a good GGUF is quantized", done)
 
 model = tiny_model(folder / "model")
 for what, content in {"empty": b"", "binary": bytes(range(256)) * 400, "too short": b"Just one line.\n"}.items():
@@ -143,8 +227,50 @@ for what, content in {"truncated": weights[: len(weights) // 2], "empty": b"", "
     (light / "model.safetensors").write_bytes(content)
     check_error(lighten("run", light, "-p", "x", "-n", 4), 1, ["model.safetensors"], "light model: " + what)
 (light / "model.safetensors").write_bytes(weights)
+header_size = struct.unpack("<Q", weights[:8])[0]
+header = json.loads(weights[8 : 8 + header_size])
+name, entry = max(((name, entry) for name, entry in header.items() if entry.get("dtype") == "F32"), key=lambda item: item[1]["data_offsets"])
+end = 8 + header_size + entry["data_offsets"][1]
+(light / "model.safetensors").write_bytes(weights[: end - 4] + struct.pack("<f", float("nan")) + weights[end:])
+check_error(lighten("run", light, "-p", "x", "-n", 4), 1, ["model.safetensors", name], "light model: NaN in a norm, run")
+check_error(lighten("eval", light, "--text", text), 1, ["model.safetensors", name], "light model: NaN in a norm, eval")
+begin = 8 + header_size + header["model.embed_tokens.weight"]["data_offsets"][0]
+(light / "model.safetensors").write_bytes(weights[:begin] + struct.pack("<H", 0x7E00) + weights[begin + 2 :])
+check_error(lighten("run", light, "-p", "x", "-n", 4), 1, ["model.safetensors", "model.embed_tokens.weight"], "light model: NaN in the float embedding")
+(light / "model.safetensors").write_bytes(weights)
+
 config = json.loads((light / "config.json").read_text())
-config["lighten"]["format_version"] = 999
-(light / "config.json").write_text(json.dumps(config))
-check_error(lighten("run", light, "-p", "x", "-n", 4), 1, ["config.json", "999"], "light model of another format version")
+descriptions = config["lighten"]["tensors"]
+damaged = {
+    "another format version": ({"format_version": 999}, ["999"]),
+    "no description of a tensor": ({"tensors": {n: d for n, d in descriptions.items() if n != DOWN}}, [DOWN]),
+    "a description too many": ({"tensors": {**descriptions, "ghost": descriptions[DOWN]}}, ["ghost"]),
+    "5 bits": ({"tensors": {**descriptions, DOWN: {**descriptions[DOWN], "bits": 5}}}, [DOWN, "5 bits"]),
+    "a group that does not divide": ({"tensors": {**descriptions, DOWN: {**descriptions[DOWN], "group_size": 50}}}, [DOWN]),
+    "norms of another kind": ({"norms": "offset"}, ["norms"]),
+}
+kept = (light / "config.json").read_text()
+for what, (change, words) in damaged.items():
+    (light / "config.json").write_text(json.dumps({**config, "lighten": {**config["lighten"], **change}}))
+    check_error(lighten("run", light, "-p", "x", "-n", 4), 1, ["config.json", *words], f"light model: {what}, run")
+    check_error(lighten("eval", light, "--text", text), 1, ["config.json", *words], f"light model: {what}, eval")
+(light / "config.json").write_text(json.dumps({**config, "lighten": None}))
+check_error(lighten("run", light, "-p", "x", "-n", 4), 1, ["config.json", "lighten"], "light model: null where its description belongs")
+(light / "config.json").write_text(kept)
+
+done = lighten("tokenize", light, "--text", "/dev/stdin", "--json", folder / "ids.json", stdin="hi there")
+check(done.returncode == 0 and json.loads((folder / "ids.json").read_text())["ids"] == list(b"hi there"), "a text from a pipe is tokenized", done)
+done = lighten("eval", light, "--text", "/dev/stdin", "--window", 64, stdin=text.read_text()[:500])
+check(done.returncode == 0, "a text from a pipe is scored", done)
+check_error(quantize(model, "--calib", "/dev/stdin", method="gptq", out="piped", stdin=text.read_text()), 1, ["/dev/stdin", "regular file"], "calibration, which is read twice, from a pipe")
+check_error(lighten("run", light, "-p", "x" * 1500, "--raw", "-n", 4), 2, ["1500 tokens", "1024"], "a prompt longer than the context")
+done = lighten("run", light, "--raw", "-n", 2, "--quiet", "--json", folder / "chat.json", stdin="a\r\n" + "x" * 1500 + "\nb\n")
+turns = json.loads((folder / "chat.json").read_text())["turns"] if (folder / "chat.json").exists() else []
+check(done.returncode == 0 and [turn["message"][:2] for turn in turns] == ["a", "xx", "b"] and "error" in turns[1], "a chat goes on after a line that is too long", done)
+for program in (LIGHTEN, LIGHTEN.with_name("lighten-run")):
+    arguments = ["run"] if program == LIGHTEN else []
+    with open("/dev/full", "w") as full:  # the chat's own answer, and what is printed at the end
+        done = lighten(*arguments, light, "-p", "x", "-n", 4, program=program, stdout=full)
+        check_error(done, 1, ["standard output"], f"{program.name}: a full standard output")
+        check_error(lighten("--version", program=program, stdout=full), 1, ["standard output", "full"], f"{program.name} --version: a full standard output")
 finish()

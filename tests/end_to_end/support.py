@@ -24,8 +24,8 @@ def need(path, why):
         sys.exit(77)
 
 
-def lighten(*arguments, program=LIGHTEN, timeout=300, environment=None, preexec=None, stdin=""):
-    return subprocess.run([str(program), *map(str, arguments)], capture_output=True, text=True, timeout=timeout, errors="replace", input=stdin,
+def lighten(*arguments, program=LIGHTEN, timeout=300, environment=None, preexec=None, stdin="", stdout=subprocess.PIPE):
+    return subprocess.run([str(program), *map(str, arguments)], stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=timeout, errors="replace", input=stdin,
                           env=dict(os.environ, **(environment or {})), preexec_fn=preexec, cwd=ROOT)
 
 
@@ -34,7 +34,7 @@ def check(condition, what, done=None):
     if not condition:
         failures.append(what)
         if done is not None:
-            print(f"      exit {done.returncode}\n      out: {done.stdout[-1500:]}\n      err: {done.stderr[-1500:]}")
+            print(f"      exit {done.returncode}\n      out: {(done.stdout or '')[-1500:]}\n      err: {done.stderr[-1500:]}")
 
 
 def check_error(done, exit_code, words, what):

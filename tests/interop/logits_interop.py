@@ -1,8 +1,9 @@
 """The torch decoder's logits against transformers' in float32: ||difference|| / ||reference|| <= 1e-4 at every position.
 
-Small random checkpoints (Llama 3, Qwen 2, Qwen 3, Gemma 3) are written by transformers itself, with every feature switched on.
-SmolLM2-135M and Gemma-3-270M are read from their GGUF by gguf-python, built in transformers by hand, and scored on 512 tokens of
-real text; they are left out where they have not been fetched. The C++ side is nn_test's Interop.WritesTheLogitsOfEveryJob.
+Small random checkpoints (Llama 3, Qwen 2, Qwen 3, Gemma 3) are written by transformers itself, with every feature switched on; those
+that GGUF can express are written by gguf-python too. SmolLM2-135M and Gemma-3-270M are read from their GGUF by gguf-python, built in
+transformers by hand, and scored on real text, Gemma on more tokens than its sliding window of 512 sees; they are left out where they
+have not been fetched. The C++ side is nn_test's Interop.WritesTheLogitsOfEveryJob.
 """
 import argparse
 import json
@@ -15,7 +16,7 @@ import time
 
 import numpy as np
 import torch
-from gguf import GGUFReader
+from gguf import GGUFReader, GGUFWriter
 from gguf.quants import dequantize
 from safetensors import safe_open
 from transformers import (
@@ -36,7 +37,6 @@ CACHE = pathlib.Path(
     os.environ.get("LIGHTEN_DATA") or pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "lighten"
 )
 LIMIT = 1e-4
-TOKENS = 512
 
 SMALL = dict(vocab_size=320, hidden_size=96, intermediate_size=160, num_hidden_layers=4, num_attention_heads=6,
              num_key_value_heads=2, max_position_embeddings=2048, rms_norm_eps=1e-5)  # fmt: skip
@@ -49,10 +49,14 @@ def rope(kind="default", theta=10000.0, **more):
 def random_models():
     """name -> (model, dtype it is saved in, shard size)"""
     llama3 = rope("llama3", 500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=256)
+    llama3_8192 = {**llama3, "original_max_position_embeddings": 8192}
     return {
         # The middle frequencies of a 32-wide head fall between the two limits of llama3 scaling with this original context.
         "llama3": (LlamaForCausalLM(LlamaConfig(**SMALL, head_dim=32, rope_parameters=llama3, tie_word_embeddings=False,
                                                 attention_bias=True, mlp_bias=True)), torch.float32, "5GB"),
+        # GGUF stores the divisors of the frequencies, without the numbers that they come from: a reader takes those of Llama 3.
+        "llama3-8192": (LlamaForCausalLM(LlamaConfig(**{**SMALL, "max_position_embeddings": 16384}, head_dim=32, rope_parameters=llama3_8192, tie_word_embeddings=False,
+                                                     attention_bias=True, mlp_bias=True)), torch.float32, "5GB"),
         "llama-bf16-shards": (LlamaForCausalLM(LlamaConfig(**SMALL, rope_parameters=rope("linear", factor=4.0),
                                                            tie_word_embeddings=True)), torch.bfloat16, "300KB"),
         "qwen2": (Qwen2ForCausalLM(Qwen2Config(**SMALL, rope_parameters=rope(theta=1e6), tie_word_embeddings=True)),
@@ -92,8 +96,58 @@ def unpermute(weight, heads):
     return weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
+def permute(weight, heads):
+    """The inverse of unpermute, for biases too."""
+    rows = weight.shape[0]
+    return weight.reshape(heads, 2, rows // heads // 2, -1).swapaxes(1, 2).reshape(weight.shape)
+
+
 LINEARS = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
            "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}  # fmt: skip
+
+
+NORMS = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_norm": "attn_q_norm",
+         "self_attn.k_norm": "attn_k_norm"}  # fmt: skip
+ENDS = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+GGUF_ARCHITECTURES = {"llama3-8192": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+
+
+def write_gguf(path, architecture, model):
+    """The model as llama.cpp's converter names and orders it, in F32."""
+    config = model.config
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    writer = GGUFWriter(path, architecture)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    if config.rope_parameters["rope_type"] == "llama3":
+        plain = config.rope_parameters["rope_theta"] ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+        writer.add_tensor("rope_freqs.weight", (plain / model.model.rotary_emb.inv_freq).float().numpy())
+    for name, value in model.state_dict().items():
+        stem, kind = name.rsplit(".", 1)
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        if stem.startswith("model.layers."):
+            layer, part = stem.removeprefix("model.layers.").split(".", 1)
+            short = {**LINEARS, **NORMS}[part]
+            heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}.get(short)
+            value = permute(value, heads) if heads and architecture == "llama" else value
+            stem = f"blk.{layer}.{short}"
+        else:
+            stem = ENDS[stem]
+        writer.add_tensor(f"{stem}.{kind}", value.contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def load_state(model, state):
@@ -141,9 +195,9 @@ def gemma3(path):
     return load_state(Gemma3ForCausalLM(config), state)
 
 
-REAL = {
-    "smollm2-135m": (smollm2, CACHE / "models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf"),
-    "gemma3-270m": (gemma3, CACHE / "models/gemma3-270m/gemma-3-270m-q4_k_m.gguf"),
+REAL = {  # name: (build, file, tokens)
+    "smollm2-135m": (smollm2, CACHE / "models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf", 512),
+    "gemma3-270m": (gemma3, CACHE / "models/gemma3-270m/gemma-3-270m-q4_k_m.gguf", 720),
 }
 
 
@@ -167,7 +221,7 @@ def compare(name, model, folder):
         ids, ours = file.get_tensor("ids"), file.get_tensor("logits")
         reference = model(ids[None]).logits[0]
         assert ours.shape == reference.shape and ours.dtype == torch.float32, (ours.shape, reference.shape)
-        worst = float(((ours - reference).norm(dim=-1) / reference.norm(dim=-1)).max())
+        worst = max(float((a - b).norm() / b.norm()) for a, b in zip(ours, reference))
         spread = float(reference.std(dim=-1).mean())
     path.unlink()
     ok = worst <= LIMIT and spread > 0.1
@@ -197,20 +251,25 @@ def main():
             models[name] = type(model).from_pretrained(folder / name, dtype=torch.float32, attn_implementation="eager").eval()
             ids = torch.randint(0, SMALL["vocab_size"], (300,), generator=generator)
             jobs.append({"name": name, "model": str(folder / name), "ids": ids.tolist()})
-        text = arguments.text.read_bytes()[: 16 * TOKENS].decode(errors="ignore")  # more than enough for 512 tokens
+            if name in GGUF_ARCHITECTURES:
+                file = folder / f"{name}.gguf"
+                write_gguf(file, GGUF_ARCHITECTURES[name], models[name])
+                models[file.name] = models[name]
+                jobs.append({"name": file.name, "model": str(file), "ids": ids.tolist()})
+        text = arguments.text.read_bytes()[:12000].decode(errors="ignore")  # more than enough for 720 tokens
         (folder / "text.txt").write_text(text)
-        for name, (_, path) in REAL.items():
+        for name, (_, path, tokens) in REAL.items():
             if arguments.only not in name:
                 continue
             if path.exists():
-                jobs.append({"name": name, "model": str(path), "text": str(folder / "text.txt"), "tokens": TOKENS})
+                jobs.append({"name": name, "model": str(path), "text": str(folder / "text.txt"), "tokens": tokens})
             else:
                 print(f"skip    {name}: not fetched (lighten data get {name})")
         run_cpp(folder, jobs)
         for job in jobs:
             model = models.get(job["name"])
             if model is None:
-                build, path = REAL[job["name"]]
+                build, path, _ = REAL[job["name"]]
                 model = build(path)
             good = compare(job["name"], model, folder) and good
             del model

@@ -1,12 +1,12 @@
 """Lighten's tokenizers against `tokenizers` (and `sentencepiece` for Gemma): every id equal on every line.
 
-    tokenizers_interop.py            5,000 lines in many languages, source code and hostile texts, for every `make test`
-    tokenizers_interop.py --full     100,000 lines, every code point, texts of a megabyte without a space
-    tokenizers_interop.py --fetch    first fetch package descriptions in 20 languages (apt) into the cache; nothing else uses the network
+    tokenizers_interop.py            5,000 lines of text, source code and hostile texts, for every `make test`
+    tokenizers_interop.py --full     100,000 lines of text, every code point, texts of a megabyte without a space (`make interop-full`)
+    tokenizers_interop.py --fetch    only fetch package descriptions in 21 languages (apt, 28 MB) into the cache, where that was not done yet
 
-Lines come from <cache>/text/multilingual/*.txt where they have been fetched, otherwise from a generator of words in 30 scripts;
-source code is the project's own. Vocabularies that no package brings (GPT-2, Llama 3, Qwen 2, Llama 2) are trained here with exactly
-their normalizers, pre-tokenizers and decoders. LIGHTEN_BUILD names the build folder (default: build).
+Lines of text come from <cache>/text/multilingual/*.txt, beside them words made up in 30 scripts (all of them where nothing has been
+fetched); source code is the project's own. Only --fetch uses the network. Vocabularies that no package brings (GPT-2, Llama 3, Qwen 2,
+Llama 2) are trained here with exactly their normalizers, pre-tokenizers and decoders. LIGHTEN_BUILD names the build folder (default: build).
 """
 import argparse
 import functools
@@ -57,6 +57,7 @@ SCRIPTS = [
     (0x1820, 0x1877), (0x3041, 0x3096), (0x30A1, 0x30FA), (0x4E00, 0x6000), (0xAC00, 0xB000), (0x1E00, 0x1EFF),
 ]  # fmt: skip
 LANGUAGES = "en da it fr de sk pt_BR ja ko uk pl ru es cs pt zh_CN fi sr nl sv hu".split()
+LINES_PER_LANGUAGE = 8000
 failures = []
 
 
@@ -64,6 +65,9 @@ failures = []
 
 
 def fetch_multilingual():
+    if any(MULTILINGUAL.glob("*.txt")):
+        return
+    print("fetching package descriptions in 21 languages", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
         (work / "lists/partial").mkdir(parents=True)
@@ -75,7 +79,8 @@ def fetch_multilingual():
         )
         environment = dict(os.environ, APT_CONFIG=str(config), LC_ALL="C")
         subprocess.run(["apt-get", "update", "-q"], env=environment, check=True, stdout=subprocess.DEVNULL)
-        MULTILINGUAL.mkdir(parents=True, exist_ok=True)
+        made = MULTILINGUAL.with_name(f"multilingual.partial-{os.getpid()}")
+        made.mkdir(parents=True)
         for language in LANGUAGES:
             lines = []
             name = language.replace("_", "%5f")  # as apt spells file names
@@ -88,9 +93,11 @@ def fetch_multilingual():
                         lines.append(line.split(": ", 1)[-1])
                     elif line.startswith(" ") and "<trans>" not in line and line != " .":
                         lines.append(line[1:])
+            lines = sorted(set(lines))
             random.Random(1).shuffle(lines)
-            (MULTILINGUAL / f"{language}.txt").write_text("\n".join(lines[:6000]) + "\n")
-            print(f"{language}: {min(len(lines), 6000)} lines")
+            (made / f"{language}.txt").write_text("\n".join(lines[:LINES_PER_LANGUAGE]) + "\n")
+            print(f"{language}: {min(len(lines), LINES_PER_LANGUAGE)} lines")
+        made.rename(MULTILINGUAL)
 
 
 def made_up_lines(count, rng):
@@ -163,18 +170,28 @@ def huge_texts(rng, size):
             "\u4e2d".encode() * third, b"\xff" * third, b"ab " * third]  # fmt: skip
 
 
+def real_lines(count):
+    """`count` lines in as equal shares of the languages as their lengths allow."""
+    files = [path.read_text().split("\n")[:-1] for path in sorted(MULTILINGUAL.glob("*.txt"))]
+    found, left = [], count
+    for done, lines in enumerate(sorted(files, key=len)):
+        share = min(len(lines), left // (len(files) - done))
+        found += lines[:share]
+        left -= share
+    return found, len(files)
+
+
 @functools.cache
-def texts(lines):
+def texts(count):
+    """`count` lines of real text (made up where none has been fetched), and a fifth as much of made-up words, source code and code points each."""
     rng = random.Random(7)
-    files = sorted(MULTILINGUAL.glob("*.txt"))
-    found = []
-    for path in files:
-        found += path.read_text().split("\n")[: lines * 6 // 10 // len(files)]
-    found += made_up_lines(lines * 8 // 10 - len(found), rng) + source_lines(lines * 15 // 100, rng)
+    found, languages = real_lines(count)
+    real = len(found)
+    found += made_up_lines(count - real + count // 5, rng) + source_lines(count // 5, rng)
     code_points = code_point_lines(rng)
-    found += rng.sample(code_points, min(len(code_points), lines - len(found)))
+    found += rng.sample(code_points, min(len(code_points), count // 5))
     rng.shuffle(found)
-    return [line.encode() for line in found], len(files)
+    return [line.encode() for line in found], real, languages
 
 
 # --- the two sides -------------------------------------------------------------------------------------------------------------
@@ -491,13 +508,14 @@ def main():
     arguments = parser.parse_args()
     if arguments.fetch:
         fetch_multilingual()
-    lines, languages = texts(100_000 if arguments.full else 5_000)
+        return 0
+    lines, real, languages = texts(100_000 if arguments.full else 5_000)
     rng = random.Random(3)
     every = lines + hostile_texts(rng)
     if arguments.full:
         every += code_point_texts()
     huge = huge_texts(rng, 1_000_000 if arguments.full else 100_000)
-    print(f"{len(lines)} lines ({languages} languages fetched, 30 scripts made up), {len(every) - len(lines)} hostile texts, {len(huge)} huge ones; "
+    print(f"{len(lines)} lines, {real} of them real text in {languages} languages, {sum(map(len, lines)) / 1e6:.1f} MB; {len(every) - len(lines)} hostile texts, {len(huge)} huge ones; "
           f"unicodedata {unicodedata.unidata_version}")  # fmt: skip
     corpus = [line.decode() for line in lines[:10_000]]
     words = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -529,7 +547,7 @@ def main():
         if MINILM.exists():
             session.add("MiniLM", MINILM, every, By(Tokenizer.from_file(str(MINILM))))
             session.add("MiniLM, huge texts", MINILM, huge, By(Tokenizer.from_file(str(MINILM))))
-        few = every if arguments.full else lines[:300] + every[len(lines) :: 3]
+        few = every[::8] if arguments.full else lines[:300] + every[len(lines) :: 3]  # components, one by one
         for name, tokenizer in pipelines(corpus[:2000]):
             session.add(name, tokenizer, few, By(tokenizer))
         session.run()

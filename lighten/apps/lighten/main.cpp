@@ -6,6 +6,7 @@
 #include "lighten/apps/lighten/verbs.h"
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
+#include "lighten/base/threads.h"
 #include "lighten/catalogue/systems.h"
 
 namespace {
@@ -68,6 +69,7 @@ int run(int argc, char** argv) {
   }
   if (!chosen) return fail("a command is missing (see lighten --help)", 2);
   set_quiet(chosen->common->quiet);
+  if (chosen->common->threads > 0) chosen->common->threads = usable_threads(chosen->common->threads);
   set_torch_threads(chosen->common->threads);
   install_interrupt_handler();
   if (!chosen->common->json.empty() && chosen->common->json != "-") check_writable(chosen->common->json);
@@ -78,7 +80,9 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    return run(argc, argv);
+    const int code = run(argc, argv);
+    finish_output();
+    return code;
   } catch (const Error& error) {
     return fail(error.what(), error.exit_code());
   } catch (const std::bad_alloc&) {
