@@ -6,15 +6,16 @@
 
 namespace lighten {
 
-/// Options of GPTQ. Defaults are those of Frantar et al. (ICLR 2023).
+/// Options of GPTQ. Defaults are those of Frantar et al. (ICLR 2023), but for `asymmetric`, which is on so that the baseline is
+/// a strong one: on SmolLM2-135M at 3 bits it takes perplexity from 43 to 26 (README of awq: "gptq" beside "gptq-2022").
 struct GptqOptions {
   double damping = 0.01;
   bool act_order = false;      ///< columns with the largest diag H first; groups keep their place (static)
   bool static_groups = false;  ///< all grids are found before the sweep
   int block = 128;
-  bool mse = false;         ///< range search when a group's grid is found
-  bool asymmetric = false;  ///< the target is the float model's output: W is replaced by W + W (C - H)(H + damping)^-1, C =
-                            ///< X_float^T X_quantized
+  bool mse = false;        ///< range search when a group's grid is found, errors weighted by 1 / U_jj^2
+  bool asymmetric = true;  ///< the target is the float model's output: W is replaced by W + W (C - H)(H + damping)^-1, C =
+                           ///< X_float^T X_quantized (the aim of GPTAQ, Li et al. 2025, solved in one step)
   double asymmetric_damping = 0.05;  ///< times mean(diag H), of that correction only
   int passes = 0;                    ///< coordinate-descent passes after the sweep
   bool refit_scales = true;          ///< in those passes every group's scale moves to its optimum first

@@ -228,6 +228,15 @@ TEST(Plot, PointsStandWhereTheScaleSaysTheyStand) {
   EXPECT_GT(ys[1], ys[2]);  // larger is higher
 }
 
+TEST(Plot, AnSvgDocumentStandsAlone) {
+  const Plot plot{Plot::Kind::scatter, "T", "", "x", "y", {{"a", {1, 2}, {3, 4}, {"a", "b"}, {}}}, false, false};
+  const std::string svg = svg_document(plot, 600);
+  EXPECT_TRUE(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\""));
+  EXPECT_NE(svg.find("<style>"), std::string::npos);
+  EXPECT_NE(svg.find("--c0:"), std::string::npos);
+  EXPECT_LT(svg.find("<style>"), svg.find("<text"));
+}
+
 TEST(Plot, LengthOfABarIsProportionalToItsValue) {
   const std::string svg =
       to_svg({Plot::Kind::bars, "t", "", "", "y", {{"s", {}, {10, 20, 40}, {"a", "b", "c"}, {}}}, false, false}, 400, "p");

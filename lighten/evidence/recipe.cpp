@@ -302,9 +302,16 @@ Report Bench::State::report() const {
   report.heading("How it was made").code(command());
   std::vector<std::vector<std::string>> facts = {
       {"size", to_string(size)}, {"time", human_seconds(seconds())}, {"peak memory", human_bytes(static_cast<double>(peak()))}};
+  const auto add = [&](const std::string& name, const Json& value) {
+    facts.push_back({name, value.is_string() ? value.get<std::string>() : json_text(value)});
+  };
   for (const Json* group : {&settings, &versions})
-    for (const auto& [name, value] : group->items())
-      facts.push_back({name, value.is_string() ? value.get<std::string>() : json_text(value)});
+    for (const auto& [name, value] : group->items()) {
+      if (!value.is_object())
+        add(name, value);
+      else
+        for (const auto& [option, set] : value.items()) add(name + ": " + option, set);
+    }
   report.table("", {"what", "value"}, facts);
   return report;
 }

@@ -156,4 +156,13 @@ std::string Report::html() const {
 
 void Report::write(const fs::path& path) const { write_file(path, html()); }
 
+std::string svg_document(const Plot& plot, double width) {
+  std::string svg = to_svg(plot, width, "plot");
+  const std::string tag = "<svg ";
+  svg.replace(svg.find(tag), tag.size(), "<svg xmlns=\"http://www.w3.org/2000/svg\" ");
+  const size_t inside = svg.find('>', svg.find(tag)) + 1;
+  return svg.insert(inside, "<style>svg{font-family:sans-serif;background:var(--bg)}" + std::string(kStyle) + "</style>\n") +
+         "\n";
+}
+
 }  // namespace lighten

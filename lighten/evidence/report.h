@@ -41,4 +41,7 @@ class Report {
   int plots_ = 0;
 };
 
+/// A plot as an SVG file that stands alone (with its own colours, light and dark), `width` CSS pixels wide: for documents.
+std::string svg_document(const Plot& plot, double width);
+
 }  // namespace lighten

@@ -339,6 +339,7 @@ int demo(const DemoOptions& options, const Common& common) {
   }
   const std::string answer = ask(folder / light_name, options, common);
   write_report(folder / "report.html", rows, works, options, answer);
+  write_file(folder / "quality.svg", svg_document(size_plot(rows), 820));
   out << fmt::format("\n{}  the report\n{}  the light model: lighten run {}\n", (folder / "report.html").string(),
                      (folder / light_name).string(), (folder / light_name).string());
   Json json = {{"prompt", options.prompt}, {"answer", answer}, {"rows", Json::array()}};
