@@ -16,7 +16,7 @@ struct HeadOptions {
   /// Times mean(diag H); with a tied head this is the weight of the embedding's own error beside the logits'.
   double damping = 0.1;
   bool mse = true;  ///< range search when a group's grid is found
-  int passes = 0;   ///< coordinate-descent passes after the sweep
+  int passes = 4;   ///< coordinate-descent passes after the sweep
 };
 
 /// Rounds the head [vocab, hidden], tied or not: GPTQ on its Hessian, or (undefined Hessian) to nearest with a range search

@@ -310,7 +310,7 @@ Report Bench::State::report() const {
       if (!value.is_object())
         add(name, value);
       else
-        for (const auto& [option, set] : value.items()) add(name + ": " + option, set);
+        for (const auto& [option, set] : value.items()) add(fmt::format("{}: {}", name, option), set);
     }
   report.table("", {"what", "value"}, facts);
   return report;

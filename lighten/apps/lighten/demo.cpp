@@ -20,7 +20,7 @@ namespace lighten {
 namespace {
 
 struct DemoOptions {
-  std::string output = "out/demo", method = "awq+gptq", prompt = "Explain what a hash table is.";
+  std::string output = "out/demo", method = "gptq", prompt = "Explain what a hash table is.";
   int bits = 4, head_bits = 4;
   int64_t group_size = 64, tokens = 8192;
 };
@@ -91,10 +91,25 @@ Json fingerprint(const QuantizeRequest& request) {
           {"calibration", request.calibration.empty() ? "" : sha256_of_file(request.calibration[0])}};
 }
 
+/// GPTQ as well as it can: ranges searched, codes and scales refined after the sweep.
+constexpr int kPasses = 4;
+void set_demo_options(MethodEntry& method) {
+  if (method.name == "gptq") set_from_json(method.described, {{"mse", true}, {"passes", kPasses}});
+}
+
+/// The command that makes the same model.
+std::string quantize_command(const DemoOptions& o) {
+  const bool refined = o.method.find("gptq") != std::string::npos;
+  return fmt::format(
+      "lighten quantize smollm2-135m --method {}{} --bits {} --group-size {} --head-bits {} --calib prose -o light", o.method,
+      refined ? fmt::format(" --mse --passes {}", kPasses) : "", o.bits, o.group_size, o.head_bits);
+}
+
 /// Quantizes unless the same model is there already. Returns the report of the work.
 Json make_light(QuantizeRequest request, const fs::path& folder, const std::string& name) {
   request.output = folder / name;
   request.methods = parse_method(request.method_name);
+  for (MethodEntry& method : request.methods) set_demo_options(method);
   const fs::path record = folder / (name + ".json");
   const Json wanted = fingerprint(request);
   if (fs::exists(request.output) && fs::exists(record)) {
@@ -150,7 +165,7 @@ std::vector<std::string> cells(const Row& row, const Row& base) {
   const Evaluation& e = row.evaluation;
   return {row.name,
           fmt::format("{:.1f}", row.size / 1e6),
-          fmt::format("{:.0f} %", 100 * row.size / base.size),
+          fmt::format("{:.1f} %", 100 * row.size / base.size),
           fmt::format("{:.2f}", e.perplexity),
           &row == &base ? "" : fmt::format("{:+.1f} %", 100 * (e.perplexity / base.evaluation.perplexity - 1)),
           fmt::format("{:.4f}", e.kl_mean),
@@ -262,7 +277,7 @@ void write_report(const fs::path& file, const std::vector<Row>& rows, const std:
                                                       "embedding and head {} bits), measured on text it was not calibrated on.",
                                                       options.bits, options.method, options.group_size, options.head_bits));
   page.figures(
-      {{fmt::format("{:.1f} MB", light.size / 1e6), fmt::format("size, {:.0f} % of 16 bit", 100 * light.size / base.size)},
+      {{fmt::format("{:.1f} MB", light.size / 1e6), fmt::format("size, {:.1f} % of 16 bit", 100 * light.size / base.size)},
        {fmt::format("{:+.1f} %", 100 * (light.evaluation.perplexity / base.evaluation.perplexity - 1)),
         "perplexity against float"},
        {fmt::format("{:.1f} %", 100 * light.evaluation.top1_agreement), "same most likely next token"},
@@ -284,7 +299,7 @@ void write_report(const fs::path& file, const std::vector<Row>& rows, const std:
             header, committed);
   }
   page.heading("An answer").question_and_answer(options.prompt, answer);
-  page.heading("How it was made").code(fmt::format("lighten demo -o {}", options.output));
+  page.heading("How it was made").code(fmt::format("lighten demo -o {}\n{}", options.output, quantize_command(options)));
   page.write(file);
 }
 
