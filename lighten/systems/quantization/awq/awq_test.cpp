@@ -374,11 +374,11 @@ TEST(Awq, RefusesAGroupSizeThatDoesNotDivideTheWidthAndNamesTheTensor) {
   }
 }
 
-TEST(Awq, OnAWholeModelBeatsRoundToNearestAndHandsOutWhatTheModelComputesWith) {
+TEST(Awq, OnAWholeModelHandsOutWhatTheModelComputesWithAndLosesLessThanRoundToNearest) {
   torch::NoGradGuard no_grad;
   ModelConfig config = tiny_config(Architecture::llama);
-  Decoder reference = tiny_decoder(config), model = tiny_decoder(config), plain = tiny_decoder(config);
-  for (Decoder* each : {&reference, &model, &plain})
+  Decoder model = tiny_decoder(config), plain = tiny_decoder(config);
+  for (Decoder* each : {&model, &plain})
     for (Block& block : (*each)->blocks) block->post_attention_norm->weight.mul_(torch::logspace(1, -1, config.hidden_size));
   const CalibrationRows rows = random_rows(22, 24, config.vocab_size, 7);
   const GridOptions grid{.bits = 3, .group_size = 4};
@@ -391,11 +391,10 @@ TEST(Awq, OnAWholeModelBeatsRoundToNearestAndHandsOutWhatTheModelComputesWith) {
     EXPECT_TRUE(torch::equal(view.linear(linear).module->weight, dequantized(tensor))) << name;
   }
   const std::unique_ptr<Rounding> nearest = make_rtn();
-  round_in_memory(plain, rows, nullptr, *nearest, grid);
-  std::vector<int64_t> ids;
-  for (const auto& row : random_rows(4, 24, config.vocab_size, 99).rows) ids.insert(ids.end(), row.begin(), row.end());
-  const torch::Tensor index = torch::tensor(ids).reshape({4, 24}), logits = reference->forward(index);
-  EXPECT_LT(relative_difference(model->forward(index), logits), 0.9 * relative_difference(plain->forward(index), logits));
+  const RoundedModel rounded_plainly = round_in_memory(plain, rows, nullptr, *nearest, grid);
+  ASSERT_EQ(rounded.block_errors.size(), model->blocks.size());
+  // The norm's weights blow up a few input channels of the MLP: there scales must help.
+  EXPECT_LT(rounded.block_errors[0], 0.9 * rounded_plainly.block_errors[0]);
   CalibrationRows few = rows;
   few.rows.resize(1);
   EXPECT_THROW(awq(model, few, grid), CalibrationError);
