@@ -226,7 +226,9 @@ void check_writable(const fs::path& path) {
 
 bool is_within(const fs::path& path, const fs::path& folder) {
   const auto resolved = [](const fs::path& given) {
-    fs::path whole = fs::weakly_canonical(fs::absolute(given));
+    std::error_code error;  // a pipe's name under /dev leads nowhere
+    fs::path whole = fs::weakly_canonical(fs::absolute(given), error);
+    if (error) whole = fs::absolute(given).lexically_normal();
     return whole.has_filename() ? whole : whole.parent_path();
   };
   const fs::path inner = resolved(path), outer = resolved(folder);

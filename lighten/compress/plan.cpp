@@ -235,7 +235,7 @@ Footprint footprint(const QuantizeRequest& request, const Decided& decided) {
 Json fingerprint(const QuantizeRequest& request, const Decided& decided) {
   Json json = method_record(request, decided);
   json["lighten"] = LIGHTEN_VERSION;
-  json["model"] = fs::weakly_canonical(request.model).string();
+  json["model"] = fs::absolute(request.model).lexically_normal().string();
   json["contents of the model"] = model_digest(request.model);
   Json files = Json::array();
   for (const fs::path& file : request.calibration) files.push_back(digest(file));
