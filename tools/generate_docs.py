@@ -53,7 +53,8 @@ def fill(document: pathlib.Path, build: pathlib.Path) -> None:
         elif what == "options":
             body = options_table(build, document.parent.name.replace("_", "-"))
         elif what == "result":
-            body = result_tables(json.loads((document.parent / "result.json").read_text()))
+            result = document.parent / "result.json"
+            body = result_tables(json.loads(result.read_text())) if result.exists() else "No full run is committed yet.\n"
         else:
             raise SystemExit(f"{document}: nothing generates '{what}'")
         return match.group(1) + body + match.group(3)
