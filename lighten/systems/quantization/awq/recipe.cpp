@@ -301,7 +301,7 @@ void run(Bench& bench) {
   Laboratory laboratory(bench);
   const Extent& extent = laboratory.extent();
   const std::vector<uint64_t> seeds = bench.seeds(extent.seeds);
-  const std::vector<std::string> no_data = {"rtn"}, three_bits = {"scale", "clip", "awq", "gptq"}, four_bits = {"awq", "gptq"},
+  const std::vector<std::string> three_bits = {"scale", "clip", "awq", "gptq"}, four_bits = {"awq", "gptq"},
                                  moved = {"awq", "gptq"};
 
   Metrics once;  // what has no seed is measured once and stands beside every seed
