@@ -12,6 +12,7 @@
 #include "lighten/eval/statistics.h"
 #include "lighten/formats/tokenizer.h"
 #include "lighten/formats/weights.h"
+#include "lighten/kernels/attention.h"
 
 namespace lighten {
 
@@ -47,7 +48,8 @@ struct EvaluatedModel {
 };
 /// Opens a light, Hugging Face or GGUF model. `exact`: float32 activations, and float weights kept in float32 (runtime engine;
 /// the torch engine always is). Without it the runtime works as a user runs it. The reference of a KL is to be opened exact.
-EvaluatedModel open_for_evaluation(const fs::path& path, Engine engine, int threads, bool exact);
+EvaluatedModel open_for_evaluation(const fs::path& path, Engine engine, int threads, bool exact,
+                                   KvFormat kv_cache = KvFormat::f16);
 
 struct Evaluation {
   double perplexity = 0, bits_per_byte = 0;

@@ -21,25 +21,61 @@ std::vector<float> random_floats(size_t n, double size, Random& random) {
   return v;
 }
 
+/// Keys and values [positions, kv_heads, head_dim] as the kernels read them: pages at unrelated addresses.
 struct Cache {
-  std::vector<float> k, v;
-  std::vector<Half> k16, v16;
-  bool half;
-  KvView view() const {
-    return half ? KvView{k16.data(), v16.data(), nullptr, nullptr} : KvView{nullptr, nullptr, k.data(), v.data()};
-  }
+  std::vector<float> k, v;  ///< what the pages mean
+  std::vector<std::vector<std::byte>> memory;
+  std::vector<const std::byte*> pages;
+  size_t values;
+  KvFormat format;
+  KvView view() const { return {.pages = pages.data(), .keys = 0, .values = values, .format = format}; }
 };
 
-Cache random_cache(int64_t positions, const AttentionShape& s, bool half, Random& random) {
-  const auto n = static_cast<size_t>(positions * s.kv_heads * s.head_dim);
-  Cache c{random_floats(n, 2, random), random_floats(n, 3, random), {}, {}, half};
-  if (!half) return c;
-  for (auto* side : {&c.k, &c.v}) {
-    for (auto& x : *side) x = round_to_half(x);
+/// The head that starts at element `at` of one side of a page, read by the layout's description.
+std::vector<float> read_head(KvFormat format, const AttentionShape& s, const std::byte* page, int64_t slot, int64_t head) {
+  const int64_t vector = slot * s.kv_heads + head;
+  std::vector<float> values;
+  for (int64_t i = vector * s.head_dim; i < (vector + 1) * s.head_dim; ++i) {
+    if (format == KvFormat::f32) {
+      values.push_back(reinterpret_cast<const float*>(page)[i]);
+    } else if (format == KvFormat::f16) {
+      values.push_back(half_to_float(reinterpret_cast<const Half*>(page)[i]));
+    } else {
+      const auto* scales = reinterpret_cast<const float*>(page + kPagePositions * s.kv_heads * s.head_dim);
+      values.push_back(static_cast<float>(reinterpret_cast<const int8_t*>(page)[i]) * scales[vector]);
+    }
   }
-  for (const float x : c.k) c.k16.push_back(float_to_half(x));
-  for (const float x : c.v) c.v16.push_back(float_to_half(x));
+  return values;
+}
+
+Cache random_cache(int64_t positions, const AttentionShape& s, KvFormat format, Random& random) {
+  const auto n = static_cast<size_t>(positions * s.kv_heads * s.head_dim);
+  Cache c{
+      random_floats(n, 2, random), random_floats(n, 3, random), {}, {}, kv_page_bytes(format, s.kv_heads, s.head_dim), format};
+  const int64_t width = s.kv_heads * s.head_dim;
+  for (int64_t p = 0; p < positions; ++p) {
+    const int64_t slot = p % kPagePositions;
+    if (slot == 0) c.memory.emplace_back(2 * c.values + 64, std::byte{0xff});  // what was never stored is NaN
+    std::byte* page = c.memory.back().data();
+    for (auto& [side, values] : {std::pair(page, &c.k), std::pair(page + c.values, &c.v)}) {
+      float* heads = values->data() + p * width;
+      kv_store(format, s.kv_heads, s.head_dim, heads, slot, side);
+      for (int64_t h = 0; h < s.kv_heads; ++h) {
+        const std::vector<float> stored = read_head(format, s, side, slot, h);
+        std::copy(stored.begin(), stored.end(), heads + h * s.head_dim);
+      }
+    }
+  }
+  for (const auto& page : c.memory) c.pages.push_back(page.data());
   return c;
+}
+
+KvFormat random_format(Random& random) { return static_cast<KvFormat>(random.below(3)); }
+
+void attend(const AttentionShape& s, const std::vector<float>& q, const Cache& cache, int64_t first, int64_t tokens,
+            std::vector<float>& out, ThreadPool& pool) {
+  const AttentionTask task{q.data(), cache.view(), first, tokens, out.data()};
+  attention(s, std::span(&task, 1), pool);
 }
 
 /// The definition in double: all scores, softmax, sum.
@@ -97,10 +133,10 @@ TEST_P(Attention, MatchesSoftmaxInDoubleOverRandomShapes) {
     s.window = random.below(3) == 0 ? 1 + static_cast<int64_t>(random.below(90)) : 0;
     const int64_t tokens = s.heads > 60 ? 3 : token_counts[random.below(8)];
     const int64_t first = random.below(6) == 0 && tokens <= 4 ? 600 : static_cast<int64_t>(random.below(150));
-    const Cache cache = random_cache(first + tokens, s, random.below(2) == 0, random);
+    const Cache cache = random_cache(first + tokens, s, random_format(random), random);
     const std::vector<float> q = random_floats(static_cast<size_t>(tokens * s.heads * s.head_dim), 2, random);
     std::vector<float> out(q.size(), 99.0f);
-    attention(s, q.data(), cache.view(), first, tokens, out.data(), pool);
+    attend(s, q, cache, first, tokens, out, pool);
     const std::vector<double> expected = naive(s, q, cache, first, tokens);
     for (size_t j = 0; j < out.size(); ++j) {
       // Values lie in [-3, 3]; a float softmax over at most 604 keys keeps them to a few units of 2^-24 times the scores' size.
@@ -115,12 +151,12 @@ TEST_P(Attention, DoesNotOverflowOnLargeScoresNorDependOnThreads) {
   Random random(2);
   ThreadPool one(1), three(3);
   const AttentionShape s{.heads = 6, .kv_heads = 2, .head_dim = 64, .scale = 40.0f};
-  const Cache cache = random_cache(700, s, true, random);
+  const Cache cache = random_cache(700, s, KvFormat::f16, random);
   for (const int64_t tokens : {1, 64}) {
     const std::vector<float> q = random_floats(static_cast<size_t>(tokens * 6 * 64), 2, random);
     std::vector<float> out1(q.size()), out3(q.size());
-    attention(s, q.data(), cache.view(), 700 - tokens, tokens, out1.data(), one);
-    attention(s, q.data(), cache.view(), 700 - tokens, tokens, out3.data(), three);
+    attend(s, q, cache, 700 - tokens, tokens, out1, one);
+    attend(s, q, cache, 700 - tokens, tokens, out3, three);
     ASSERT_EQ(std::memcmp(out1.data(), out3.data(), out1.size() * sizeof(float)), 0);
     for (const float x : out1) ASSERT_LE(std::fabs(x), 3.001f);  // a mean of values in [-3, 3]; NaN fails too
   }
@@ -130,19 +166,53 @@ TEST_P(Attention, ReadsNoKeyAfterTheLastQuery) {
   Random random(3);
   ThreadPool pool(1);
   const AttentionShape s{.heads = 2, .kv_heads = 1, .head_dim = 16, .scale = 0.25f};
-  Cache cache = random_cache(50, s, false, random);
-  for (size_t i = 31 * 16; i < cache.k.size(); ++i) cache.k[i] = cache.v[i] = std::numeric_limits<float>::quiet_NaN();
+  const Cache cache = random_cache(31, s, KvFormat::f32, random);  // the page's other slots are NaN
   const std::vector<float> q = random_floats(20 * 2 * 16, 2, random);
   std::vector<float> out(q.size());
-  attention(s, q.data(), cache.view(), 11, 20, out.data(), pool);
+  attend(s, q, cache, 11, 20, out, pool);
   for (const float x : out) ASSERT_TRUE(std::isfinite(x));
+}
+
+TEST_P(Attention, ManySequencesAtOnceEqualEachAlone) {
+  Random random(9);
+  ThreadPool pool(3);
+  const AttentionShape s{.heads = 6, .kv_heads = 2, .head_dim = 40, .scale = 0.2f, .window = 300};
+  std::vector<Cache> caches;
+  std::vector<std::vector<float>> q, alone, together;
+  std::vector<AttentionTask> tasks;
+  const std::pair<int64_t, int64_t> shapes[] = {{700, 1}, {0, 70}, {5, 1}, {63, 2}, {0, 0}, {299, 5}, {1000, 3}};
+  for (const auto& [first, tokens] : shapes) {
+    caches.push_back(random_cache(first + tokens, s, random_format(random), random));
+    q.push_back(random_floats(static_cast<size_t>(tokens * 6 * 40), 2, random));
+    alone.emplace_back(q.back().size());
+    together.emplace_back(q.back().size());
+    attend(s, q.back(), caches.back(), first, tokens, alone.back(), pool);
+  }
+  for (size_t i = 0; i < caches.size(); ++i)
+    tasks.push_back({q[i].data(), caches[i].view(), shapes[i].first, shapes[i].second, together[i].data()});
+  attention(s, tasks, pool);
+  EXPECT_EQ(together, alone);
+}
+
+TEST(KvStore, EightBitHeadsAreWithinHalfAStepAndZerosStayZeros) {
+  Random random(10);
+  const AttentionShape s{.heads = 3, .kv_heads = 3, .head_dim = 24, .scale = 1};
+  std::vector<std::byte> page(kv_page_bytes(KvFormat::i8, 3, 24));
+  std::vector<float> heads = random_floats(72, 5, random);
+  std::fill(heads.begin() + 24, heads.begin() + 48, 0.0f);
+  kv_store(KvFormat::i8, 3, 24, heads.data(), 63, page.data());
+  for (int64_t h = 0; h < 3; ++h) {
+    const auto begin = heads.begin() + h * 24;
+    const float largest =
+        std::fabs(*std::max_element(begin, begin + 24, [](float a, float b) { return std::fabs(a) < std::fabs(b); }));
+    const std::vector<float> stored = read_head(KvFormat::i8, s, page.data(), 63, h);
+    for (int64_t i = 0; i < 24; ++i) ASSERT_NEAR(stored[static_cast<size_t>(i)], begin[i], largest / 127 * 0.5001f);
+  }
 }
 
 TEST(AttentionShape, HeadsThatDoNotShareEvenlyAreRefused) {
   ThreadPool pool(1);
-  float x[16] = {};
-  EXPECT_THROW(attention({.heads = 3, .kv_heads = 2, .head_dim = 4, .scale = 1}, x, {nullptr, nullptr, x, x}, 0, 1, x, pool),
-               ModelError);
+  EXPECT_THROW(attention({.heads = 3, .kv_heads = 2, .head_dim = 4, .scale = 1}, {}, pool), ModelError);
 }
 
 /// |actual - expected| in units of the last place of `expected`.

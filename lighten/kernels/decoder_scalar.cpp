@@ -9,12 +9,17 @@ namespace lighten::kernels {
 namespace scalar {
 namespace {
 
-float key_at(const KvView& c, int64_t i) { return c.k16 ? half_to_float(c.k16[i]) : c.k32[i]; }
-float value_at(const KvView& c, int64_t i) { return c.v16 ? half_to_float(c.v16[i]) : c.v32[i]; }
+/// Dimension d of the key or value of a position in its block and of a head.
+float cached(const KvBlock& block, const AttentionShape& s, int64_t position, int64_t head, int64_t d) {
+  const int64_t vector = position * s.kv_heads + head, at = vector * s.head_dim + d;
+  if (block.format == KvFormat::f32) return reinterpret_cast<const float*>(block.data)[at];
+  if (block.format == KvFormat::f16) return half_to_float(reinterpret_cast<const Half*>(block.data)[at]);
+  return static_cast<float>(reinterpret_cast<const int8_t*>(block.data)[at]) * block.scales[vector];
+}
 
-float score(const AttentionShape& s, const float* q, const KvView& cache, int64_t at) {
+float score(const AttentionShape& s, const float* q, const KvBlock& keys, int64_t position, int64_t head) {
   float dot = 0;
-  for (int64_t d = 0; d < s.head_dim; ++d) dot += q[d] * key_at(cache, at + d);
+  for (int64_t d = 0; d < s.head_dim; ++d) dot += q[d] * cached(keys, s, position, head, d);
   dot *= s.scale;
   return s.softcap > 0 ? s.softcap * std::tanh(dot / s.softcap) : dot;
 }
@@ -36,8 +41,9 @@ void attend(const AttentionPart& p) {
     const int64_t position = p.first + token;
     const int64_t begin = s.window > 0 ? std::max(p.key_begin, position - s.window + 1) : p.key_begin;
     for (int64_t key = begin; key < std::min(p.key_end, position + 1); ++key) {
-      const int64_t at = (key * s.kv_heads + kv_head) * s.head_dim;
-      const float x = score(s, q, p.cache, at);
+      const KvBlock keys = kv_block(p, key, p.cache.keys), values = kv_block(p, key, p.cache.values);
+      const int64_t slot = key % kPagePositions;
+      const float x = score(s, q, keys, slot, kv_head);
       if (x > p.max[row]) {  // all that was summed so far was relative to a smaller maximum
         const float shrink = std::exp(p.max[row] - x);
         p.sum[row] *= shrink;
@@ -46,7 +52,7 @@ void attend(const AttentionPart& p) {
       }
       const float weight = std::exp(x - p.max[row]);
       p.sum[row] += weight;
-      for (int64_t d = 0; d < s.head_dim; ++d) out[d] += weight * value_at(p.cache, at + d);
+      for (int64_t d = 0; d < s.head_dim; ++d) out[d] += weight * cached(values, s, slot, kv_head, d);
     }
   }
 }

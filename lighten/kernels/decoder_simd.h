@@ -173,25 +173,34 @@ inline void product(int64_t rows, const float* a, int64_t a_stride, const float*
   }
 }
 
-/// Sixteen dimensions of one key or value, from either cache.
-inline Floats load_cached(const Half* half, const float* full, int64_t at, int64_t n) {
-  if (full) return load_some(full + at, n);
-  if (n >= 16) return load_half(half + at);
-  Half lanes[16] = {};
-  for (int64_t i = 0; i < n; ++i) lanes[i] = half[at + i];
-  return load_half(lanes);
+/// Sixteen dimensions of the key or value of a position in its block and of a head.
+inline Floats load_cached(const KvBlock& block, const AttentionShape& s, int64_t position, int64_t head, int64_t d) {
+  const int64_t vector = position * s.kv_heads + head, at = vector * s.head_dim + d, n = s.head_dim - d;
+  if (block.format == KvFormat::f32) return load_some(reinterpret_cast<const float*>(block.data) + at, n);
+  if (block.format == KvFormat::f16) {
+    const Half* half = reinterpret_cast<const Half*>(block.data) + at;
+    if (n >= 16) return load_half(half);
+    Half lanes[16] = {};
+    for (int64_t i = 0; i < n; ++i) lanes[i] = half[i];
+    return load_half(lanes);
+  }
+  const int8_t* q = reinterpret_cast<const int8_t*>(block.data) + at;
+  int8_t lanes[16] = {};
+  if (n < 16) {
+    for (int64_t i = 0; i < n; ++i) lanes[i] = q[i];
+    q = lanes;
+  }
+  return to_floats(widen_signed_bytes(q)) * spread(block.scales + vector);
 }
 
 /// Keys of a block, transposed: [padded head_dim][kAttentionKeys]; missing keys are zero.
 inline void load_keys(const AttentionPart& p, int64_t kv_head, int64_t first_key, int64_t n, float* keys) {
   const AttentionShape& s = *p.shape;
+  const KvBlock block = kv_block(p, first_key, p.cache.keys);
   for (int64_t d = 0; d < s.head_dim; d += 16) {
     for (int64_t j = 0; j < kAttentionKeys; j += 16) {
       Floats rows[16];
-      for (int64_t i = 0; i < 16; ++i) {
-        const int64_t at = ((first_key + j + i) * s.kv_heads + kv_head) * s.head_dim + d;
-        rows[i] = j + i < n ? load_cached(p.cache.k16, p.cache.k32, at, s.head_dim - d) : zeros();
-      }
+      for (int64_t i = 0; i < 16; ++i) rows[i] = j + i < n ? load_cached(block, s, j + i, kv_head, d) : zeros();
       transpose(rows);
       for (int64_t i = 0; i < 16; ++i) store(keys + (d + i) * kAttentionKeys + j, rows[i]);
     }
@@ -200,11 +209,9 @@ inline void load_keys(const AttentionPart& p, int64_t kv_head, int64_t first_key
 
 inline void load_values(const AttentionPart& p, int64_t kv_head, int64_t first_key, int64_t n, int64_t padded, float* values) {
   const AttentionShape& s = *p.shape;
+  const KvBlock block = kv_block(p, first_key, p.cache.values);
   for (int64_t j = 0; j < n; ++j) {
-    const int64_t at = ((first_key + j) * s.kv_heads + kv_head) * s.head_dim;
-    for (int64_t d = 0; d < s.head_dim; d += 16) {
-      store(values + j * padded + d, load_cached(p.cache.v16, p.cache.v32, at + d, s.head_dim - d));
-    }
+    for (int64_t d = 0; d < s.head_dim; d += 16) store(values + j * padded + d, load_cached(block, s, j, kv_head, d));
   }
 }
 
@@ -289,14 +296,14 @@ inline void soften_rows(const AttentionPart& p, const AttentionMemory& m, int64_
 template <int rows>
 void add_keys_to_few(const AttentionPart& p, const AttentionMemory& m, int64_t kv_head, int64_t first_key, int64_t n) {
   const AttentionShape& s = *p.shape;
-  const int64_t stride = s.kv_heads * s.head_dim, base = first_key * stride + kv_head * s.head_dim;
+  const KvBlock keys = kv_block(p, first_key, p.cache.keys), values = kv_block(p, first_key, p.cache.values);
   for (int64_t j = 0; j < n; j += 16) {
     Floats products[rows][16];
     for (int64_t i = 0; i < 16; ++i) {
       Floats sum[rows];
       repeat<rows>([&](auto r) LIGHTEN_INLINE { sum[r] = zeros(); });
       for (int64_t d = 0; j + i < n && d < s.head_dim; d += 16) {
-        const Floats key = load_cached(p.cache.k16, p.cache.k32, base + (j + i) * stride + d, s.head_dim - d);
+        const Floats key = load_cached(keys, s, j + i, kv_head, d);
         repeat<rows>([&](auto r) LIGHTEN_INLINE { sum[r] = fma(key, load(m.q + r * m.padded + d), sum[r]); });
       }
       repeat<rows>([&](auto r) LIGHTEN_INLINE { products[r][i] = sum[r]; });
@@ -308,7 +315,7 @@ void add_keys_to_few(const AttentionPart& p, const AttentionMemory& m, int64_t k
     Floats sum[rows];
     repeat<rows>([&](auto r) LIGHTEN_INLINE { sum[r] = load(m.out + r * m.padded + d); });
     for (int64_t j = 0; j < n; ++j) {
-      const Floats value = load_cached(p.cache.v16, p.cache.v32, base + j * stride + d, s.head_dim - d);
+      const Floats value = load_cached(values, s, j, kv_head, d);
       repeat<rows>([&](auto r) LIGHTEN_INLINE { sum[r] = fma(value, spread(m.scores + r * kAttentionKeys + j), sum[r]); });
     }
     repeat<rows>([&](auto r) LIGHTEN_INLINE { store(m.out + r * m.padded + d, sum[r]); });

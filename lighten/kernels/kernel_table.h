@@ -26,14 +26,29 @@ struct AttentionPart {
   int64_t first;  ///< position of token 0
   int64_t token_begin, token_count;
   int64_t head_begin, head_count;
-  int64_t key_begin, key_end;
-  float* out;      ///< [rows, head_dim]: sum of exp(s - max) v
-  float* max;      ///< [rows]: the largest score, -infinity if the row sees none of the keys
-  float* sum;      ///< [rows]: sum of exp(s - max)
-  float* scratch;  ///< attention_scratch() floats, 64-byte aligned
+  int64_t key_begin, key_end;  ///< the first stands at the start of a page
+  float* out;                  ///< [rows, head_dim]: sum of exp(s - max) v
+  float* max;                  ///< [rows]: the largest score, -infinity if the row sees none of the keys
+  float* sum;                  ///< [rows]: sum of exp(s - max)
+  float* scratch;              ///< attention_scratch() floats, 64-byte aligned
 };
 inline constexpr int kAttentionRows = 64;  ///< a part has at most this many rows
 inline constexpr int kAttentionKeys = 64;  ///< and walks over its keys in blocks of this many
+/// Where the scales of a page's keys (or values) begin, in bytes after them.
+inline size_t kv_scales(KvFormat format, int64_t kv_heads, int64_t head_dim) {
+  return static_cast<size_t>(kPagePositions * kv_heads * head_dim) * kv_element_bytes(format);
+}
+/// One side (keys or values) of a block of positions.
+struct KvBlock {
+  const std::byte* data;
+  const float* scales;  ///< [positions, kv_heads]
+  KvFormat format;
+};
+inline KvBlock kv_block(const AttentionPart& part, int64_t position, size_t side) {
+  const std::byte* data = part.cache.pages[position / kPagePositions] + side;
+  const KvFormat format = part.cache.format;
+  return {data, reinterpret_cast<const float*>(data + kv_scales(format, part.shape->kv_heads, part.shape->head_dim)), format};
+}
 /// q, out, k^T, v and scores of one block.
 inline int64_t attention_scratch(int64_t head_dim) {
   const int64_t padded = round_up(head_dim, 16);

@@ -204,19 +204,33 @@ void prefill(benchmark::State& state, int bits, const Shape& shape, Arithmetic a
   if (limit > 0) state.counters["share"] = benchmark::Counter(operations / limit, benchmark::Counter::kIsRate);
 }
 
-/// One layer of SmolLM2's attention: 9 query and 3 key/value heads of 64, f16 cache.
+/// One layer of SmolLM2's attention: 9 query and 3 key/value heads of 64; format 1 is f16, 2 int8.
 void attention_bench(benchmark::State& state) {
   const int64_t tokens = state.range(0), before = state.range(1);
   const AttentionShape shape{.heads = 9, .kv_heads = 3, .head_dim = 64, .scale = 0.125f};
-  std::vector<Half> k(static_cast<size_t>((before + tokens) * 192), float_to_half(0.5f)), v = k;
+  const auto format = static_cast<KvFormat>(state.range(2));
+  const size_t side = kv_page_bytes(format, 3, 64);
+  const Memory memory = random_memory(2 * side * static_cast<size_t>((before + tokens) / kPagePositions + 1));
+  std::vector<const std::byte*> pages;
+  for (int64_t page = 0; page * kPagePositions < before + tokens; ++page)
+    pages.push_back(memory.get() + static_cast<size_t>(page) * 2 * side);
   std::vector<float> q(static_cast<size_t>(tokens * 576), 0.25f), out(q.size());
-  for (auto _ : state) attention(shape, q.data(), {k.data(), v.data(), nullptr, nullptr}, before, tokens, out.data(), pool());
+  const AttentionTask task{q.data(), {pages.data(), 0, side, format}, before, tokens, out.data()};
+  for (auto _ : state) attention(shape, std::span(&task, 1), pool());
   const double keys =
       static_cast<double>(before) * static_cast<double>(tokens) + static_cast<double>(tokens * (tokens + 1)) / 2;
   state.counters["GFLOP/s"] =
       benchmark::Counter(static_cast<double>(state.iterations()) * keys * 9 * 64 * 4e-9, benchmark::Counter::kIsRate);
 }
-BENCHMARK(attention_bench)->Args({1, 128})->Args({1, 1024})->Args({1, 4096})->Args({512, 0})->UseRealTime();
+BENCHMARK(attention_bench)
+    ->ArgNames({"tokens", "before", "format"})
+    ->Args({1, 128, 1})
+    ->Args({1, 1024, 1})
+    ->Args({1, 4096, 1})
+    ->Args({1, 4096, 2})
+    ->Args({512, 0, 1})
+    ->Args({512, 0, 2})
+    ->UseRealTime();
 
 /// What an empty parallel loop costs: paid for every linear of every layer of every token.
 void empty_loop(benchmark::State& state) {

@@ -105,6 +105,9 @@ inline Ints bit_fields(const uint8_t* p) {
 inline Ints widen_bytes(const uint8_t* p) {
   return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }
+inline Ints widen_signed_bytes(const int8_t* p) {
+  return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
 /// Lanes in [-128, 127] as 16 bytes, in order.
 inline void store_bytes(int8_t* p, Ints x) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(x.v)); }
 inline int32_t sum_of(Ints x) { return _mm512_reduce_add_epi32(x.v); }

@@ -33,11 +33,27 @@ double prefill_rate(RuntimeModel& model, std::span<const int32_t> tokens, std::v
   return static_cast<double>(tokens.size()) / seconds_since(start);
 }
 
-double decode_rate(RuntimeModel& model, std::span<const int32_t> tokens, std::vector<float>& logits) {
-  const std::unique_ptr<KvCache> cache = model.new_cache();
+/// A cache that holds `tokens`.
+std::unique_ptr<KvCache> filled(RuntimeModel& model, std::span<const int32_t> tokens) {
+  std::unique_ptr<KvCache> cache = model.new_cache();
+  if (!tokens.empty()) model.forward(*cache, tokens, nullptr, 0);
+  return cache;
+}
+
+using Pasts = std::vector<std::unique_ptr<KvCache>>;
+
+/// Tokens a second of one text after each of `pasts`, all together. `logits` [texts, vocab].
+double decode_rate(RuntimeModel& model, std::span<const std::unique_ptr<KvCache>> pasts, std::span<const int32_t> tokens,
+                   std::vector<float>& logits) {
+  Pasts caches;
+  for (const auto& past : pasts) caches.push_back(past->fork(past->length()));
   const auto start = Clock::now();
-  for (const int32_t& token : tokens) model.forward(*cache, std::span(&token, 1), logits.data(), 1);
-  return static_cast<double>(tokens.size()) / seconds_since(start);
+  std::vector<BatchStep> steps(caches.size());
+  for (const int32_t& token : tokens) {
+    for (size_t i = 0; i < caches.size(); ++i) steps[i] = {caches[i].get(), std::span(&token, 1), 1};
+    model.forward_batch(steps, logits.data());
+  }
+  return static_cast<double>(pasts.size() * tokens.size()) / seconds_since(start);
 }
 
 }  // namespace
@@ -50,6 +66,9 @@ OptionList describe(BenchOptions& o) {
       option("group-size", o.group_size, range(0, 1 << 20), "group size of random weights; 0: per channel", "Lighten"),
       option("prefill", o.prefill, range(1, 1e6), "tokens fed at once", "llama-bench's pp512", "tokens"),
       option("decode", o.decode, range(1, 1e6), "tokens fed one by one", "llama-bench's tg128", "tokens"),
+      option("context", o.context, range(0, 1 << 24), "tokens in the context before decoding", "Lighten", "tokens"),
+      option("parallel", o.parallel, range(1, 4096), "texts decoded at once, besides one alone", "Lighten"),
+      option("kv-cache", o.kv_cache, one_of(std::vector<std::string>{"f16", "i8"}), kKvCacheDoc, "Lighten"),
       option("repeat", o.repeat, range(1, 1000), "timed passes", "llama-bench"),
       option("threads", o.threads, range(0, 4096), "processors to use; 0: all", "Lighten"),
       Option("exact", o.exact, "float32 activations and KV cache", "Lighten"),
@@ -59,41 +78,54 @@ OptionList describe(BenchOptions& o) {
 Json bench_model(RuntimeModel& model, const BenchOptions& options, double load_seconds) {
   const int64_t vocab = model.config().vocab_size;
   Random random(0);
-  std::vector<int32_t> tokens(static_cast<size_t>(std::max(options.prefill, options.decode)));
+  std::vector<int32_t> tokens(static_cast<size_t>(std::max({options.prefill, options.decode, options.context})));
   for (int32_t& token : tokens) token = static_cast<int32_t>(random.below(static_cast<uint64_t>(vocab)));
   const std::span<const int32_t> all(tokens), prompt = all.first(static_cast<size_t>(options.prefill)),
                                               steps = all.first(static_cast<size_t>(options.decode));
-  std::vector<float> logits(static_cast<size_t>(vocab));
+  std::vector<float> logits(static_cast<size_t>(vocab * options.parallel));
 
   prefill_rate(model, prompt.first(std::min<size_t>(prompt.size(), 64)), logits);
-  decode_rate(model, steps.first(std::min<size_t>(steps.size(), 8)), logits);
-  std::vector<double> prefill, decode;
-  Progress progress("bench", 2 * options.repeat, "passes");
+  Pasts pasts;  // one for each text, so that no text reads another's keys from the processor's cache
+  for (int64_t i = 0; i < options.parallel; ++i)
+    pasts.push_back(filled(model, all.first(static_cast<size_t>(options.context))));
+  const std::span<const std::unique_ptr<KvCache>> every(pasts), one = every.first(1);
+  for (const auto& texts : {one, every}) decode_rate(model, texts, steps.first(std::min<size_t>(steps.size(), 8)), logits);
+  std::vector<double> prefill, decode, parallel;
+  Progress progress("bench", (options.parallel > 1 ? 3 : 2) * options.repeat, "passes");
   for (int i = 0; i < options.repeat; ++i) {
     prefill.push_back(prefill_rate(model, prompt, logits));
     progress.advance(1, fmt::format("prefill {:.0f} tokens/s", prefill.back()));
-    decode.push_back(decode_rate(model, steps, logits));
+    decode.push_back(decode_rate(model, one, steps, logits));
     progress.advance(1, fmt::format("decode {:.1f} tokens/s", decode.back()));
+    if (options.parallel == 1) continue;
+    parallel.push_back(decode_rate(model, every, steps, logits));
+    progress.advance(1, fmt::format("{} texts {:.1f} tokens/s", options.parallel, parallel.back()));
   }
   progress.finish();
-  return {{"prefill_tokens_per_s", spread(prefill)},
-          {"decode_tokens_per_s", spread(decode)},
-          {"rss_bytes", peak_resident_bytes()},
-          {"weight_bytes", model.weight_bytes()},
-          {"load_seconds", load_seconds},
-          {"prefill", options.prefill},
-          {"decode", options.decode},
-          {"repeat", options.repeat},
-          {"threads", options.threads == 0 ? available_processors() : options.threads},
-          {"exact", options.exact},
-          {"isa", isa_name(current_isa())}};
+  Json result = {{"prefill_tokens_per_s", spread(prefill)},
+                 {"decode_tokens_per_s", spread(decode)},
+                 {"rss_bytes", peak_resident_bytes()},
+                 {"weight_bytes", model.weight_bytes()},
+                 {"load_seconds", load_seconds},
+                 {"prefill", options.prefill},
+                 {"decode", options.decode},
+                 {"repeat", options.repeat},
+                 {"threads", options.threads == 0 ? available_processors() : options.threads},
+                 {"exact", options.exact},
+                 {"isa", isa_name(current_isa())}};
+  result["context"] = options.context;
+  result["parallel"] = options.parallel;
+  result["kv_cache"] = options.exact ? "f32" : options.kv_cache;
+  result["kv_bytes"] = pasts.front()->bytes();
+  if (!parallel.empty()) result["parallel_tokens_per_s"] = spread(parallel);
+  return result;
 }
 
 Json bench(const BenchOptions& options) {
   BenchOptions checked = options;
   validate(describe(checked));
   if (options.model.empty() == options.random.empty()) throw OptionError("give either a model or --random SHAPE");
-  const RuntimeOptions runtime{.threads = options.threads, .exact = options.exact};
+  const RuntimeOptions runtime{.threads = options.threads, .exact = options.exact, .kv_cache = kv_format(options.kv_cache)};
   const auto start = Clock::now();
   const std::unique_ptr<RuntimeModel> model =
       options.random.empty() ? RuntimeModel::load(options.model, runtime)

@@ -13,6 +13,9 @@ struct BenchOptions {
   int bits = 4;             ///< of random weights
   int64_t group_size = 64;  ///< of random weights
   int64_t prefill = 512, decode = 128;
+  int64_t context = 0;   ///< tokens before the first decoded one
+  int64_t parallel = 1;  ///< texts that are decoded at once
+  std::string kv_cache = "f16";
   int repeat = 5;
   int threads = 0;
   bool exact = false;
@@ -20,10 +23,11 @@ struct BenchOptions {
 /// All but model.
 OptionList describe(BenchOptions& options);
 
-/// Times `prefill` random tokens at once, and `decode` tokens one by one from an empty context, `repeat` times after a short
-/// warm-up.
-/// {"prefill_tokens_per_s": {min, median, max}, "decode_tokens_per_s": {...}, "rss_bytes": peak of the process, mapped pages
-/// included, "weight_bytes", "load_seconds": as given, and the settings}.
+/// Times `prefill` random tokens at once, and `decode` tokens one by one after `context` others, `repeat` times after a short
+/// warm-up; with `parallel` > 1 also so many texts together, one token each in every step.
+/// {"prefill_tokens_per_s": {min, median, max}, "decode_tokens_per_s": {...}, "parallel_tokens_per_s": {...} of all texts
+/// together, "rss_bytes": peak of the process, mapped pages included, "weight_bytes", "kv_bytes": of one text's context,
+/// "load_seconds": as given, and the settings}.
 Json bench_model(RuntimeModel& model, const BenchOptions& options, double load_seconds);
 
 /// Loads the model (or makes the random one; then the peak of memory counts from there) and times it. Throws as

@@ -124,28 +124,28 @@ OptionList describe(RunOptions& o) {
   list.push_back(Option("ignore-end", o.ignore_end, "go on past the end of the answer", "Lighten"));
   list.push_back(option("context", o.context, range(0, 1 << 30), "longest conversation; 0: as long as the model allows",
                         "Lighten", "tokens"));
+  list.push_back(option("kv-cache", o.kv_cache, one_of(std::vector<std::string>{"f16", "i8"}), kKvCacheDoc, "Lighten"));
+  list.push_back(option("parallel", o.parallel, range(1, 4096), "prompts of --prompts that are answered at once", "Lighten"));
   list.push_back(option("threads", o.threads, range(0, 4096), "processors to use; 0: all", "Lighten"));
   list.push_back(Option("exact", o.exact, "compute with float32 activations and KV cache (slower)", "Lighten"));
   return list;
 }
 
-Conversation::Conversation(RuntimeModel& model, const RunOptions& options)
-    : model_(model), options_(options), tokenizer_(model.tokenizer()), cache_(model.new_cache(options.context)) {
+PromptWriter::PromptWriter(const RuntimeModel& model, const RunOptions& options)
+    : tokenizer_(model.tokenizer()),
+      how_{.max_tokens = options.max_tokens,
+           .sampling = options.sampling,
+           .stop = options.stop,
+           .ignore_end = options.ignore_end} {
   if (!tokenizer_) throw ModelError("the model brings no tokenizer (tokenizer.json), so it cannot read text");
-  if (!options_.raw) template_ = model.chat_template();
+  if (!options.raw) template_ = model.chat_template();
   const ChatFormat format = detect_chat_format(template_);
   if (format == ChatFormat::none) template_.clear();
-  if (format != ChatFormat::none && !options_.ignore_end)
-    for (std::string& stop : chat_stop_strings(format)) options_.stop.push_back(std::move(stop));
-  reset();
+  if (format != ChatFormat::none && !options.ignore_end)
+    for (std::string& stop : chat_stop_strings(format)) how_.stop.push_back(std::move(stop));
 }
 
-void Conversation::reset() {
-  messages_.clear();
-  if (!options_.system.empty()) messages_.push_back({"system", options_.system});
-}
-
-std::vector<int32_t> Conversation::render(const std::vector<ChatMessage>& messages) const {
+std::vector<int32_t> PromptWriter::ids(const std::vector<ChatMessage>& messages) const {
   std::string text;
   if (!template_.empty())
     text = render_chat(template_, messages);
@@ -154,7 +154,21 @@ std::vector<int32_t> Conversation::render(const std::vector<ChatMessage>& messag
   std::vector<int32_t> ids = tokenizer_->encode(text);
   if (tokenizer_->adds_bos() && tokenizer_->bos() >= 0 && (ids.empty() || ids.front() != tokenizer_->bos()))
     ids.insert(ids.begin(), tokenizer_->bos());
+  const std::string& last = messages.back().content;
+  if (ids.empty() && last.empty()) throw OptionError("the prompt is empty: there is nothing to continue");
+  if (ids.empty())
+    throw_error<OptionError>("the tokenizer knows no character of the prompt \"{}\": there is nothing to continue", last);
   return ids;
+}
+
+Conversation::Conversation(RuntimeModel& model, const RunOptions& options)
+    : model_(model), options_(options), writer_(model, options), cache_(model.new_cache(options.context)) {
+  reset();
+}
+
+void Conversation::reset() {
+  messages_.clear();
+  if (!options_.system.empty()) messages_.push_back({"system", options_.system});
 }
 
 void Conversation::make_room(std::vector<ChatMessage>& messages, std::vector<int32_t>& ids) const {
@@ -164,23 +178,20 @@ void Conversation::make_room(std::vector<ChatMessage>& messages, std::vector<int
   if (!too_long()) return;
   std::vector<ChatMessage> alone(messages.begin(), messages.begin() + system);
   alone.push_back(messages.back());
-  if (const size_t least = render(alone).size(); static_cast<int64_t>(least) > capacity)
+  if (const size_t least = writer_.ids(alone).size(); static_cast<int64_t>(least) > capacity)
     throw_error<OptionError>("the message has {} tokens, but the context has room for {}; shorten it", least, capacity);
   while (too_long()) {
     info("the context is full: the oldest exchange is dropped");
     messages.erase(messages.begin() + system, messages.begin() + system + 2);
-    ids = render(messages);
+    ids = writer_.ids(messages);
   }
 }
 
 GenerateResult Conversation::answer(const std::string& message, const std::function<bool(const std::string&)>& on_text) {
   std::vector<ChatMessage> messages = messages_;
   messages.push_back({"user", message});
-  std::vector<int32_t> ids = render(messages);
+  std::vector<int32_t> ids = writer_.ids(messages);
   make_room(messages, ids);
-  if (ids.empty() && message.empty()) throw OptionError("the prompt is empty: there is nothing to continue");
-  if (ids.empty())
-    throw_error<OptionError>("the tokenizer knows no character of the prompt \"{}\": there is nothing to continue", message);
 
   // What the cache holds already need not be computed again; the last id must, for its logits.
   const auto limit = std::min(cached_.size(), ids.size() - 1);
@@ -189,13 +200,9 @@ GenerateResult Conversation::answer(const std::string& message, const std::funct
   cache_->truncate(static_cast<int64_t>(same));
   cached_.resize(same);
 
-  const GenerateOptions how{.max_tokens = options_.max_tokens,
-                            .sampling = options_.sampling,
-                            .stop = options_.stop,
-                            .ignore_end = options_.ignore_end};
   GenerateResult result;
   try {
-    result = generate(model_, *cache_, std::span(ids).subspan(same), how, on_text);
+    result = generate(model_, *cache_, std::span(ids).subspan(same), writer_.how(), on_text);
   } catch (...) {
     cache_->truncate(static_cast<int64_t>(same));
     throw;
@@ -219,12 +226,13 @@ int run_command(const RunOptions& options, std::istream& in, std::ostream& out) 
   RunOptions checked = options;
   validate(describe(checked));
   const auto start = std::chrono::steady_clock::now();
-  const std::unique_ptr<RuntimeModel> model =
-      RuntimeModel::load(options.model, {.threads = options.threads, .exact = options.exact});
+  const std::unique_ptr<RuntimeModel> model = RuntimeModel::load(
+      options.model, {.threads = options.threads, .exact = options.exact, .kv_cache = kv_format(options.kv_cache)});
   check_vocabulary(*model, options.model);
-  Conversation conversation(*model, options);
   const double load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   Json report = {{"model", options.model}, {"load_seconds", load_seconds}, {"weight_bytes", model->weight_bytes()}};
+  if (!options.prompts.empty()) return answer_prompts(*model, options, std::move(report), out);
+  Conversation conversation(*model, options);
   return converse(conversation, options, std::move(report), in, out);
 }
 

@@ -19,10 +19,11 @@ void grow(std::vector<float>& buffer, int64_t size) {
 
 }  // namespace
 
-Decoder::Decoder(DecoderWeights weights, Companions companions, bool exact, std::unique_ptr<ThreadPool> pool)
+Decoder::Decoder(DecoderWeights weights, Companions companions, const RuntimeOptions& options, std::unique_ptr<ThreadPool> pool)
     : weights_(std::move(weights)),
       companions_(std::move(companions)),
-      exact_(exact),
+      exact_(options.exact),
+      kv_cache_(options.kv_cache),
       pool_(std::move(pool)),
       rope_(weights_.config.rope, weights_.config.head_dim),
       local_rope_(weights_.config.local_rope, weights_.config.head_dim) {}
@@ -36,7 +37,7 @@ std::unique_ptr<KvCache> Decoder::new_cache(int64_t capacity) const {
   const int64_t context = weights_.config.context_length;
   if (capacity < 0 || capacity > context)
     throw_error<OptionError>("a context of {} tokens: must be between 1 and the model's {}", capacity, context);
-  return std::make_unique<Cache>(weights_.config, exact_, capacity == 0 ? context : capacity);
+  return std::make_unique<Cache>(weights_.config, kv_format(), capacity == 0 ? context : capacity);
 }
 
 template <typename Body>
@@ -62,38 +63,78 @@ void Decoder::resize_scratch(int64_t tokens) {
   grow(scratch_.up, tokens * c.intermediate_size);
 }
 
-void Decoder::forward(KvCache& any_cache, std::span<const int32_t> tokens, float* logits, int64_t logits_for) {
-  auto* cache = dynamic_cast<Cache*>(&any_cache);
-  if (cache == nullptr || !cache->fits(weights_.config, exact_)) throw OptionError("this KV cache belongs to another model");
-  const auto n = static_cast<int64_t>(tokens.size());
-  if (logits_for < 0 || logits_for > n)
-    throw_error<OptionError>("logits of {} tokens were asked for, but {} were given", logits_for, n);
-  for (const int32_t id : tokens)
-    if (id < 0 || id >= weights_.config.vocab_size)
-      throw_error<OptionError>("token id {} is outside the vocabulary of {}", id, weights_.config.vocab_size);
-  cache->reserve(cache->length() + n);
-  rope_.reserve(cache->length() + n);
-  if (weights_.config.sliding_window > 0) local_rope_.reserve(cache->length() + n);
-  resize_scratch(std::min(n, kChunk));
-  for (int64_t begin = 0; begin < n; begin += kChunk) {
-    const int64_t end = std::min(begin + kChunk, n);
-    const int64_t from = std::max(begin, n - logits_for);  // the first whose logits are asked for
-    const int64_t wanted = std::max<int64_t>(0, end - from);
-    chunk(*cache, tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
-          wanted > 0 ? logits + (from - (n - logits_for)) * weights_.config.vocab_size : nullptr, wanted);
+void Decoder::forward(KvCache& cache, std::span<const int32_t> tokens, float* logits, int64_t logits_for) {
+  const BatchStep step{&cache, tokens, logits_for};
+  forward_batch(std::span(&step, 1), logits);
+}
+
+void Decoder::check_steps(std::span<const BatchStep> steps) const {
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const BatchStep& step = steps[i];
+    const auto* cache = dynamic_cast<const Cache*>(step.cache);
+    if (cache == nullptr || !cache->fits(weights_.config, kv_format()))
+      throw OptionError("this KV cache belongs to another model");
+    for (const BatchStep& other : steps.first(i))
+      if (other.cache == step.cache) throw OptionError("a KV cache occurs twice in a batch: every sequence needs its own");
+    if (const auto n = static_cast<int64_t>(step.tokens.size()); step.logits_for < 0 || step.logits_for > n)
+      throw_error<OptionError>("logits of {} tokens were asked for, but {} were given", step.logits_for, n);
+    for (const int32_t id : step.tokens)
+      if (id < 0 || id >= weights_.config.vocab_size)
+        throw_error<OptionError>("token id {} is outside the vocabulary of {}", id, weights_.config.vocab_size);
   }
 }
 
-void Decoder::chunk(Cache& cache, std::span<const int32_t> tokens, float* logits, int64_t logits_for) {
-  const auto n = static_cast<int64_t>(tokens.size());
-  const int64_t first = cache.length();
-  embed(tokens);
-  for (size_t i = 0; i < weights_.layers.size(); ++i) {
-    attention_part(weights_.layers[i], static_cast<int64_t>(i), cache, first, n);
-    mlp_part(weights_.layers[i], n);
+void Decoder::Chunk::add(const Segment& segment, std::span<const int32_t> ids) {
+  tokens.insert(tokens.end(), ids.begin(), ids.end());
+  segment_of.insert(segment_of.end(), ids.size(), segments.size());
+  segments.push_back(segment);
+  logits_for += segment.logits_for;
+}
+
+void Decoder::forward_batch(std::span<const BatchStep> steps, float* logits) {
+  check_steps(steps);
+  int64_t total = 0, longest = 0;
+  for (const BatchStep& step : steps) {
+    auto& cache = static_cast<Cache&>(*step.cache);
+    const auto n = static_cast<int64_t>(step.tokens.size());
+    cache.reserve(cache.length() + n);
+    longest = std::max(longest, cache.length() + n);
+    total += n;
   }
-  if (logits_for > 0) head(n, logits, logits_for);
-  cache.set_length(first + n);
+  rope_.reserve(longest);
+  if (weights_.config.sliding_window > 0) local_rope_.reserve(longest);
+  resize_scratch(std::min(total, kChunk));
+  Chunk chunk;
+  const auto flush = [&] {
+    run(chunk, logits);
+    logits += chunk.logits_for * weights_.config.vocab_size;
+    chunk = {};
+  };
+  for (const BatchStep& step : steps) {
+    auto& cache = static_cast<Cache&>(*step.cache);
+    const auto n = static_cast<int64_t>(step.tokens.size());
+    for (int64_t begin = 0, count = 0; begin < n; begin += count) {
+      if (chunk.room() == 0) flush();
+      count = std::min(n - begin, chunk.room());
+      const int64_t wanted = std::clamp<int64_t>(begin + count - (n - step.logits_for), 0, count);
+      const Segment segment{&cache, static_cast<int64_t>(chunk.tokens.size()), count, cache.length() + begin, wanted};
+      chunk.add(segment, step.tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)));
+    }
+  }
+  if (!chunk.tokens.empty()) flush();
+  for (const BatchStep& step : steps) {
+    auto& cache = static_cast<Cache&>(*step.cache);
+    cache.set_length(cache.length() + static_cast<int64_t>(step.tokens.size()));
+  }
+}
+
+void Decoder::run(const Chunk& chunk, float* logits) {
+  embed(chunk.tokens);
+  for (size_t i = 0; i < weights_.layers.size(); ++i) {
+    attention_part(weights_.layers[i], static_cast<int64_t>(i), chunk);
+    mlp_part(weights_.layers[i], static_cast<int64_t>(chunk.tokens.size()));
+  }
+  if (chunk.logits_for > 0) head(chunk, logits);
 }
 
 void Decoder::embed(std::span<const int32_t> tokens) {
@@ -160,8 +201,9 @@ void Decoder::add_residual(const std::vector<float>& out_norm, int64_t n) {
   add(scratch_.x.data(), scratch_.h.data(), n * width);
 }
 
-void Decoder::attention_part(const LayerWeights& layer, int64_t index, Cache& cache, int64_t first, int64_t n) {
+void Decoder::attention_part(const LayerWeights& layer, int64_t index, const Chunk& chunk) {
   const ModelConfig& c = weights_.config;
+  const auto n = static_cast<int64_t>(chunk.tokens.size());
   Scratch& s = scratch_;
   normalize(layer.attention_norm, s.x.data(), s.h.data(), n);
   multiply(s.h.data(), n, {{layer.q, s.q.data()}, {layer.k, s.k.data()}, {layer.v, s.v.data()}});
@@ -174,9 +216,11 @@ void Decoder::attention_part(const LayerWeights& layer, int64_t index, Cache& ca
     float* k = s.k.data() + t * c.kv_heads * c.head_dim;
     if (!layer.q_norm.empty()) rms_norm(q, layer.q_norm.data(), epsilon, c.heads, c.head_dim, q);
     if (!layer.k_norm.empty()) rms_norm(k, layer.k_norm.data(), epsilon, c.kv_heads, c.head_dim, k);
-    rope(q, c.heads, c.head_dim, table.cos(first + t), table.sin(first + t));
-    rope(k, c.kv_heads, c.head_dim, table.cos(first + t), table.sin(first + t));
-    cache.store(index, first + t, k, s.v.data() + t * c.kv_heads * c.head_dim);
+    const Segment& segment = chunk.segment(t);
+    const int64_t position = segment.first + t - segment.row;
+    rope(q, c.heads, c.head_dim, table.cos(position), table.sin(position));
+    rope(k, c.kv_heads, c.head_dim, table.cos(position), table.sin(position));
+    segment.cache->store(index, position, k, s.v.data() + t * c.kv_heads * c.head_dim);
   });
   const AttentionShape shape{.heads = c.heads,
                              .kv_heads = c.kv_heads,
@@ -184,7 +228,13 @@ void Decoder::attention_part(const LayerWeights& layer, int64_t index, Cache& ca
                              .scale = static_cast<float>(c.score_scale()),
                              .softcap = static_cast<float>(c.attention_softcap),
                              .window = slides ? c.sliding_window : 0};
-  attention(shape, s.q.data(), cache.view(index), first, n, s.context.data(), *pool_);
+  attention_tasks_.clear();
+  for (const Segment& segment : chunk.segments) {
+    const int64_t at = segment.row * c.heads * c.head_dim;
+    attention_tasks_.push_back(
+        {s.q.data() + at, segment.cache->view(index), segment.first, segment.count, s.context.data() + at});
+  }
+  attention(shape, attention_tasks_, *pool_);
   multiply(s.context.data(), n, {{layer.o, s.h.data()}});
   add_residual(layer.attention_out_norm, n);
 }
@@ -203,9 +253,15 @@ void Decoder::mlp_part(const LayerWeights& layer, int64_t n) {
   add_residual(layer.mlp_out_norm, n);
 }
 
-void Decoder::head(int64_t n, float* logits, int64_t logits_for) {
+void Decoder::head(const Chunk& chunk, float* logits) {
   const ModelConfig& c = weights_.config;
-  normalize(weights_.final_norm, scratch_.x.data() + (n - logits_for) * c.hidden_size, scratch_.h.data(), logits_for);
+  const int64_t logits_for = chunk.logits_for;
+  float* normalized = scratch_.h.data();
+  for (const Segment& segment : chunk.segments) {
+    const int64_t row = segment.row + segment.count - segment.logits_for;
+    normalize(weights_.final_norm, scratch_.x.data() + row * c.hidden_size, normalized, segment.logits_for);
+    normalized += segment.logits_for * c.hidden_size;
+  }
   const int64_t step = std::max<int64_t>(1, kHeadFloats / c.vocab_size);
   for (int64_t t = 0; t < logits_for; t += step)
     multiply(scratch_.h.data() + t * c.hidden_size, std::min(step, logits_for - t),
@@ -222,6 +278,13 @@ void Decoder::head(int64_t n, float* logits, int64_t logits_for) {
 
 namespace lighten {
 
+void RuntimeModel::forward_batch(std::span<const BatchStep> steps, float* logits) {
+  for (const BatchStep& step : steps) {
+    forward(*step.cache, step.tokens, logits, step.logits_for);
+    logits += step.logits_for * config().vocab_size;
+  }
+}
+
 std::unique_ptr<RuntimeModel> RuntimeModel::load(const fs::path& path, const RuntimeOptions& options) {
   auto pool = std::make_unique<ThreadPool>(options.threads);
   runtime::Companions companions;
@@ -229,7 +292,7 @@ std::unique_ptr<RuntimeModel> RuntimeModel::load(const fs::path& path, const Run
     auto light = std::make_shared<const LightModel>(path);
     companions.chat_template = light->chat_template();
     companions.size_on_disk = light->size_on_disk();
-    return std::make_unique<runtime::Decoder>(runtime::map_weights(std::move(light)), std::move(companions), options.exact,
+    return std::make_unique<runtime::Decoder>(runtime::map_weights(std::move(light)), std::move(companions), options,
                                               std::move(pool));
   }
   const std::unique_ptr<WeightSource> source = open_weights(path);
@@ -237,14 +300,14 @@ std::unique_ptr<RuntimeModel> RuntimeModel::load(const fs::path& path, const Run
   companions.chat_template = source->chat_template();
   companions.size_on_disk = source->size_on_disk();
   return std::make_unique<runtime::Decoder>(runtime::pack_weights(*source, options.storage, *pool), std::move(companions),
-                                            options.exact, std::move(pool));
+                                            options, std::move(pool));
 }
 
 std::unique_ptr<RuntimeModel> RuntimeModel::random(const std::string& shape, int bits, int64_t group_size,
                                                    const RuntimeOptions& options) {
   auto pool = std::make_unique<ThreadPool>(options.threads);
   auto weights = runtime::random_weights(shape, bits, group_size, *pool);
-  return std::make_unique<runtime::Decoder>(std::move(weights), runtime::Companions{}, options.exact, std::move(pool));
+  return std::make_unique<runtime::Decoder>(std::move(weights), runtime::Companions{}, options, std::move(pool));
 }
 
 }  // namespace lighten

@@ -25,7 +25,7 @@ struct Companions {
 /// the processor's cache.
 class Decoder final : public RuntimeModel {
  public:
-  Decoder(DecoderWeights weights, Companions companions, bool exact, std::unique_ptr<ThreadPool> pool);
+  Decoder(DecoderWeights weights, Companions companions, const RuntimeOptions& options, std::unique_ptr<ThreadPool> pool);
   const ModelConfig& config() const override { return weights_.config; }
   std::shared_ptr<const Tokenizer> tokenizer() const override;
   std::string chat_template() const override { return companions_.chat_template; }
@@ -33,6 +33,7 @@ class Decoder final : public RuntimeModel {
   uint64_t size_on_disk() const override { return companions_.size_on_disk; }
   std::unique_ptr<KvCache> new_cache(int64_t capacity) const override;
   void forward(KvCache& cache, std::span<const int32_t> tokens, float* logits, int64_t logits_for) override;
+  void forward_batch(std::span<const BatchStep> steps, float* logits) override;
 
   static constexpr int64_t kChunk = 128;  ///< tokens that go through the blocks together
 
@@ -42,12 +43,32 @@ class Decoder final : public RuntimeModel {
     std::vector<float> x, h, q, k, v, context, gate, up;
     std::vector<float> halves, pairs;  ///< inputs and outputs of multiply_split
   };
+  /// Neighbouring tokens of one sequence in a chunk.
+  struct Segment {
+    Cache* cache;
+    int64_t row, count;  ///< rows of the chunk
+    int64_t first;       ///< position of the first of them
+    int64_t logits_for;  ///< the last so many
+  };
+  /// The tokens that go through the blocks together.
+  struct Chunk {
+    std::vector<int32_t> tokens;
+    std::vector<Segment> segments;
+    std::vector<size_t> segment_of;  ///< of every row
+    int64_t logits_for = 0;
+
+    void add(const Segment& segment, std::span<const int32_t> ids);
+    int64_t room() const { return kChunk - static_cast<int64_t>(tokens.size()); }
+    const Segment& segment(int64_t row) const { return segments[segment_of[static_cast<size_t>(row)]]; }
+  };
+  KvFormat kv_format() const { return exact_ ? KvFormat::f32 : kv_cache_; }
+  void check_steps(std::span<const BatchStep> steps) const;
   void resize_scratch(int64_t tokens);
-  void chunk(Cache& cache, std::span<const int32_t> tokens, float* logits, int64_t logits_for);
+  void run(const Chunk& chunk, float* logits);
   void embed(std::span<const int32_t> tokens);
-  void attention_part(const LayerWeights& layer, int64_t index, Cache& cache, int64_t first, int64_t n);
+  void attention_part(const LayerWeights& layer, int64_t index, const Chunk& chunk);
   void mlp_part(const LayerWeights& layer, int64_t n);
-  void head(int64_t n, float* logits, int64_t logits_for);
+  void head(const Chunk& chunk, float* logits);
   struct Product {
     const Matrix& matrix;
     float* out;
@@ -65,9 +86,11 @@ class Decoder final : public RuntimeModel {
   DecoderWeights weights_;
   Companions companions_;
   bool exact_;
+  KvFormat kv_cache_;
   std::unique_ptr<ThreadPool> pool_;
   RotaryTable rope_, local_rope_;
   Scratch scratch_;
+  std::vector<AttentionTask> attention_tasks_;
 };
 
 }  // namespace lighten::runtime

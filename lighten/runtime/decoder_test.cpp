@@ -187,7 +187,7 @@ TEST(Decoder, TheCacheHoldsHalfTheBytesOutsideExactMode) {
     model->forward(*cache, ids, logits.data());
     bytes[exact] = cache->bytes();
   }
-  EXPECT_EQ(bytes[0], 2u * 3 * 300 * 2 * 16 * 2);  // k and v, layers, positions, kv heads, head_dim, bytes
+  EXPECT_EQ(bytes[0], 2u * 3 * 320 * 2 * 16 * 2);  // k and v, layers, positions in whole pages, kv heads, head_dim, bytes
   EXPECT_EQ(bytes[1], 2 * bytes[0]);
 }
 

@@ -1,11 +1,10 @@
+#include "lighten/runtime/generation.h"
+
 #include <algorithm>
 #include <chrono>
-#include <optional>
 
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
-#include "lighten/runtime/model.h"
-#include "lighten/runtime/stop_filter.h"
 
 namespace lighten {
 namespace {
@@ -39,59 +38,72 @@ std::vector<int32_t> end_tokens(const RuntimeModel& model, const Tokenizer* toke
 
 }  // namespace
 
-GenerateResult generate(RuntimeModel& model, KvCache& cache, std::span<const int32_t> prompt, const GenerateOptions& options,
-                        const std::function<bool(const std::string&)>& on_text) {
+namespace runtime {
+
+Generation::Generation(const RuntimeModel& model, const KvCache& cache, std::span<const int32_t> prompt,
+                       const GenerateOptions& options, OnText on_text, std::span<const int32_t> past)
+    : cache_(cache),
+      max_tokens_(options.max_tokens),
+      on_text_(std::move(on_text)),
+      history_(past.begin(), past.end()),
+      sampler_(options.sampling),
+      filter_(options.stop) {
   if (prompt.empty()) throw OptionError("the prompt is empty: there is nothing to continue");
   if (options.max_tokens < 0) throw_error<OptionError>("--max-tokens {}: must not be negative", options.max_tokens);
   if (const auto needed = cache.length() + static_cast<int64_t>(prompt.size()); needed > cache.capacity())
     throw_error<OptionError>("the text has {} tokens, but the context has room for {}; shorten it or give a longer context",
                              needed, cache.capacity());
   const std::shared_ptr<const Tokenizer> tokenizer = model.tokenizer();
-  const std::vector<int32_t> ends = end_tokens(model, tokenizer.get(), options);
-  Sampler sampler(options.sampling);
-  runtime::StopFilter filter(options.stop);
-  std::optional<StreamDecoder> decoder;
-  if (tokenizer) decoder.emplace(tokenizer);
+  history_.insert(history_.end(), prompt.begin(), prompt.end());
+  ends_ = end_tokens(model, tokenizer.get(), options);
+  if (tokenizer) decoder_.emplace(tokenizer);
+  result_.prompt_tokens = static_cast<int64_t>(prompt.size());
+}
+
+void Generation::emit(const std::string& text) {
+  result_.text += text;
+  if (!text.empty() && on_text_ && listening_) listening_ = on_text_(text);
+}
+
+std::optional<int32_t> Generation::finish(const std::string& reason) {
+  result_.reason = reason;
+  if (decoder_ && !filter_.stopped()) emit(filter_.add(decoder_->finish()));
+  emit(filter_.finish());
+  return std::nullopt;
+}
+
+std::optional<int32_t> Generation::next(std::span<float> logits) {
+  if (!takes_more()) return finish("length");
+  const int32_t token = sampler_.sample(logits, history_);
+  if (std::find(ends_.begin(), ends_.end(), token) != ends_.end()) return finish("stop");
+  result_.tokens.push_back(token);
+  history_.push_back(token);
+  if (decoder_) emit(filter_.add(decoder_->add(token)));
+  if (filter_.stopped() || !listening_) return finish("stop");
+  if (!takes_more() || cache_.length() >= cache_.capacity()) return finish("length");
+  return token;
+}
+
+}  // namespace runtime
+
+GenerateResult generate(RuntimeModel& model, KvCache& cache, std::span<const int32_t> prompt, const GenerateOptions& options,
+                        const std::function<bool(const std::string&)>& on_text) {
+  runtime::Generation generation(model, cache, prompt, options, on_text);
   std::vector<float> logits(static_cast<size_t>(model.config().vocab_size));
-  std::vector<int32_t> history(prompt.begin(), prompt.end());
-
-  GenerateResult result;
-  result.prompt_tokens = static_cast<int64_t>(prompt.size());
-  bool listening = true;
-  const auto emit = [&](const std::string& text) {
-    result.text += text;
-    if (!text.empty() && on_text && listening) listening = on_text(text);
-  };
-
   auto start = std::chrono::steady_clock::now();
-  if (!feed(model, cache, prompt, logits.data())) result.reason = "interrupted";
-  result.prompt_seconds = seconds_since(start);
+  if (!feed(model, cache, prompt, logits.data())) generation.interrupt();
+  const double prompt_seconds = seconds_since(start);
   start = std::chrono::steady_clock::now();
-  while (result.reason.empty()) {
-    if (static_cast<int64_t>(result.tokens.size()) >= options.max_tokens) {
-      result.reason = "length";
-    } else if (interrupt_requested()) {
-      result.reason = "interrupted";
-    } else {
-      const int32_t next = sampler.sample(logits, history);
-      if (std::find(ends.begin(), ends.end(), next) != ends.end()) {
-        result.reason = "stop";
-        break;
-      }
-      result.tokens.push_back(next);
-      history.push_back(next);
-      if (decoder) emit(filter.add(decoder->add(next)));
-      if (filter.stopped() || !listening)
-        result.reason = "stop";
-      else if (cache.length() >= cache.capacity())
-        result.reason = "length";
-      else if (static_cast<int64_t>(result.tokens.size()) < options.max_tokens)
-        model.forward(cache, std::span(&next, 1), logits.data(), 1);
+  while (!generation.finished()) {
+    if (interrupt_requested()) {
+      generation.interrupt();
+    } else if (const std::optional<int32_t> token = generation.next(logits)) {
+      model.forward(cache, std::span(&*token, 1), logits.data(), 1);
     }
   }
+  GenerateResult result = std::move(generation.result());
+  result.prompt_seconds = prompt_seconds;
   result.decode_seconds = seconds_since(start);
-  if (decoder && !filter.stopped()) emit(filter.add(decoder->finish()));
-  emit(filter.finish());
   return result;
 }
 

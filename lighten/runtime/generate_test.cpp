@@ -266,5 +266,52 @@ TEST(Chat, AnOutputThatTakesNoMoreIsAnError) {
   }
 }
 
+// ---- a file of prompts
+
+fs::path prompts_file(const std::string& name, const std::string& text) {
+  const fs::path file = fs::temp_directory_path() / fmt::format("lighten-prompts-{}-{}", ::getpid(), name);
+  write_file(file, text);
+  return file;
+}
+
+TEST(Prompts, AreLinesOrJsonLines) {
+  EXPECT_EQ(read_prompts(prompts_file("a.txt", "hi\r\n\n{\"prompt\": 1}\nwhat?")),
+            (std::vector<std::string>{"hi", "{\"prompt\": 1}", "what?"}));
+  EXPECT_EQ(read_prompts(prompts_file("a.jsonl", "\"two\\nlines\"\n\n{\"prompt\": \"hi\", \"id\": 7}\n")),
+            (std::vector<std::string>{"two\nlines", "hi"}));
+}
+
+TEST(Prompts, BadFilesAreRefusedWithTheLine) {
+  const auto refusal = [](const std::string& name, const std::string& text) -> std::string {
+    try {
+      read_prompts(prompts_file(name, text));
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_NE(refusal("empty.txt", "\n\n").find("there is no prompt in it"), std::string::npos);
+  for (const char* line : {"{\"text\": \"hi\"}", "{\"prompt\": 3}", "hi", "[\"hi\"]"})
+    EXPECT_NE(refusal("bad.jsonl", std::string("\"fine\"\n") + line).find("bad.jsonl: line 2 is neither"), std::string::npos)
+        << line;
+}
+
+TEST(Prompts, EachIsAnsweredAsAConversationOfItsOwn) {
+  ScriptedModel model(kChatPieces, kTemplate);
+  model.say({"yes", "<|im_end|>", "no", "yes", "<|im_end|>"});
+  RunOptions options{.max_tokens = 4, .prompts = prompts_file("chat.txt", "hi\nwhat?\n").string(), .parallel = 1};
+  std::ostringstream out;
+  EXPECT_EQ(answer_prompts(model, options, Json::object(), out), 0);
+  std::istringstream lines(out.str());
+  std::string first, second;
+  std::getline(lines, first);
+  std::getline(lines, second);
+  EXPECT_EQ(Json::parse(first)["text"], "yes");
+  EXPECT_EQ(Json::parse(first)["reason"], "stop");
+  EXPECT_EQ(Json::parse(second)["index"], 1);
+  EXPECT_EQ(Json::parse(second)["prompt"], "what?");
+  EXPECT_EQ(Json::parse(second)["text"], "noyes");
+}
+
 }  // namespace
 }  // namespace lighten

@@ -1,31 +1,48 @@
 #include "lighten/runtime/kv_cache.h"
 
-#include <algorithm>
 #include <cstring>
 
 #include "lighten/base/error.h"
 
 namespace lighten::runtime {
 namespace {
-constexpr int64_t kFirstRoom = 256;
-}
+size_t pages_for(int64_t positions) { return static_cast<size_t>((positions + kPagePositions - 1) / kPagePositions); }
+}  // namespace
 
-Cache::Cache(const ModelConfig& config, bool exact, int64_t limit)
-    : exact_(exact),
-      width_(config.kv_heads * config.head_dim),
+Cache::Cache(const ModelConfig& config, KvFormat format, int64_t limit)
+    : format_(format),
+      layers_(config.layers),
+      kv_heads_(config.kv_heads),
+      head_dim_(config.head_dim),
       limit_(limit),
-      element_(exact ? sizeof(float) : sizeof(Half)),
-      layers_(static_cast<size_t>(config.layers)) {}
+      side_bytes_(kv_page_bytes(format, config.kv_heads, config.head_dim)) {}
 
 void Cache::truncate(int64_t length) {
   if (length < 0 || length > length_) throw_error<OptionError>("a KV cache of {} tokens cannot be cut to {}", length_, length);
   length_ = length;
+  pages_.resize(pages_for(length));
+  addresses_.resize(pages_.size());
 }
 
-uint64_t Cache::bytes() const { return static_cast<uint64_t>(room_ * width_) * element_ * 2 * layers_.size(); }
+uint64_t Cache::bytes() const { return pages_.size() * 2 * static_cast<size_t>(layers_) * side_bytes_; }
 
-bool Cache::fits(const ModelConfig& config, bool exact) const {
-  return exact == exact_ && width_ == config.kv_heads * config.head_dim && layers_.size() == static_cast<size_t>(config.layers);
+std::unique_ptr<KvCache> Cache::fork(int64_t length) const {
+  auto copy = std::make_unique<Cache>(*this);
+  copy->truncate(length);
+  return copy;
+}
+
+bool Cache::fits(const ModelConfig& config, KvFormat format) const {
+  return format == format_ && kv_heads_ == config.kv_heads && head_dim_ == config.head_dim && layers_ == config.layers;
+}
+
+void Cache::set_page(size_t index, Page page) {
+  if (index == pages_.size()) {
+    pages_.emplace_back();
+    addresses_.emplace_back();
+  }
+  addresses_[index] = page->data();
+  pages_[index] = std::move(page);
 }
 
 void Cache::reserve(int64_t positions) {
@@ -33,39 +50,33 @@ void Cache::reserve(int64_t positions) {
     throw_error<OptionError>(
         "the context is full: {} tokens are needed, but there is room for {}; shorten the text or start anew", positions,
         limit_);
-  if (positions <= room_) return;
-  const int64_t room = std::min(limit_, std::max({positions, room_ * 2, kFirstRoom}));
-  const auto grow = [&](AlignedBytes& bytes) {
-    AlignedBytes larger(static_cast<size_t>(room * width_) * element_);
-    if (length_ > 0) std::memcpy(larger.data(), bytes.data(), static_cast<size_t>(length_ * width_) * element_);
-    bytes = std::move(larger);
-  };
-  room_ = 0;  // nothing may be used if memory runs out half way
-  for (Layer& layer : layers_) {
-    grow(layer.k);
-    grow(layer.v);
+  const size_t bytes = 2 * static_cast<size_t>(layers_) * side_bytes_;
+  for (auto index = static_cast<size_t>(length_ / kPagePositions); index < pages_for(positions); ++index) {
+    if (index < pages_.size() && pages_[index].use_count() == 1) continue;
+    auto page = std::make_shared<AlignedBytes>(bytes);
+    if (index < pages_.size()) std::memcpy(page->data(), pages_[index]->data(), bytes);
+    set_page(index, std::move(page));
   }
-  room_ = room;
 }
 
 void Cache::store(int64_t layer, int64_t position, const float* k, const float* v) {
-  Layer& into = layers_[static_cast<size_t>(layer)];
-  const size_t offset = static_cast<size_t>(position * width_) * element_;
-  const auto put = [&](std::byte* out, const float* values) {
-    if (exact_)
-      std::memcpy(out, values, static_cast<size_t>(width_) * sizeof(float));
-    else
-      to_half(values, reinterpret_cast<Half*>(out), width_);
-  };
-  put(into.k.data() + offset, k);
-  put(into.v.data() + offset, v);
+  std::byte* page = pages_[static_cast<size_t>(position / kPagePositions)]->data() + keys(layer);
+  kv_store(format_, kv_heads_, head_dim_, k, position % kPagePositions, page);
+  kv_store(format_, kv_heads_, head_dim_, v, position % kPagePositions, page + side_bytes_);
 }
 
 KvView Cache::view(int64_t layer) const {
-  const Layer& from = layers_[static_cast<size_t>(layer)];
-  if (exact_)
-    return {.k32 = reinterpret_cast<const float*>(from.k.data()), .v32 = reinterpret_cast<const float*>(from.v.data())};
-  return {.k16 = reinterpret_cast<const Half*>(from.k.data()), .v16 = reinterpret_cast<const Half*>(from.v.data())};
+  return {.pages = addresses_.data(), .keys = keys(layer), .values = keys(layer) + side_bytes_, .format = format_};
 }
 
 }  // namespace lighten::runtime
+
+namespace lighten {
+
+KvFormat kv_format(const std::string& name) {
+  if (name == "f16") return KvFormat::f16;
+  if (name == "i8") return KvFormat::i8;
+  throw_error<OptionError>("--kv-cache {}: must be f16 or i8", name);
+}
+
+}  // namespace lighten

@@ -11,6 +11,7 @@
 #include "lighten/formats/chat_template.h"
 #include "lighten/formats/model_config.h"
 #include "lighten/formats/tokenizer.h"
+#include "lighten/kernels/attention.h"
 #include "lighten/kernels/linear.h"
 
 namespace lighten {
@@ -19,10 +20,15 @@ namespace lighten {
 /// rest becomes f16.
 enum class FloatStorage : uint8_t { native, f16, bf16, f32 };
 
+/// "f16" or "i8", as options name it. Throws OptionError for others.
+KvFormat kv_format(const std::string& name);
+inline constexpr const char* kKvCacheDoc = "keys and values as 16-bit floats, or rounded to 8 bits with a scale per head";
+
 struct RuntimeOptions {
   int threads = 0;                              ///< 0: all processors
   bool exact = false;                           ///< float32 activations and KV cache: the mode that tests compare
   FloatStorage storage = FloatStorage::native;  ///< how weights of a float or GGUF model are kept
+  KvFormat kv_cache = KvFormat::f16;            ///< of keys and values; `exact` makes it f32
 };
 
 /// Keys and values of one sequence. Positions past `length` are free. Created by RuntimeModel::new_cache.
@@ -32,7 +38,17 @@ class KvCache {
   virtual int64_t length() const = 0;
   virtual int64_t capacity() const = 0;
   virtual void truncate(int64_t length) = 0;  ///< forget everything from `length` on
-  virtual uint64_t bytes() const = 0;
+  virtual uint64_t bytes() const = 0;         ///< pages shared with other caches included
+  /// Another sequence with the same first `length` tokens. Memory is shared as long as neither writes into it. Throws
+  /// OptionError if there are fewer.
+  virtual std::unique_ptr<KvCache> fork(int64_t length) const = 0;
+};
+
+/// One sequence's share of a step over several.
+struct BatchStep {
+  KvCache* cache = nullptr;
+  std::span<const int32_t> tokens = {};  ///< appended to the cache
+  int64_t logits_for = 1;                ///< the last so many of them
 };
 
 class RuntimeModel {
@@ -56,6 +72,10 @@ class RuntimeModel {
   /// Appends `tokens` to the cache and writes logits of the last `logits_for` of them to `logits` [logits_for, vocab] (0:
   /// none). Throws OptionError if the context is full or an id is outside the vocabulary.
   virtual void forward(KvCache& cache, std::span<const int32_t> tokens, float* logits, int64_t logits_for = 1) = 0;
+  /// The same for several sequences at once: every weight is read once for all of them. `logits` [sum of logits_for, vocab], in
+  /// the order of the steps. A sequence's logits do not depend on its company where weights have 8 bits or fewer; float weights
+  /// may be summed in another order. Throws as forward, and if a cache occurs twice; then no cache has changed.
+  virtual void forward_batch(std::span<const BatchStep> steps, float* logits);
 };
 
 /// How the next token is chosen. Order: repetition penalty, temperature, top-k, top-p, min-p. temperature 0 is greedy.

@@ -59,6 +59,11 @@ struct ScriptedCache final : KvCache {
   int64_t capacity() const override { return room; }
   void truncate(int64_t length) override { now = length; }
   uint64_t bytes() const override { return 0; }
+  std::unique_ptr<KvCache> fork(int64_t length) const override {
+    auto copy = std::make_unique<ScriptedCache>(room);
+    copy->now = length;
+    return copy;
+  }
   int64_t room, now = 0;
 };
 

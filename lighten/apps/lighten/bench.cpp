@@ -48,6 +48,7 @@ Verb bench_verb(CLI::App& root) {
       make_verb(root, "bench", "measures prefill and decode speed, memory and loading",
                 "  lighten bench out/light\n"
                 "  lighten bench smollm2-135m --prefill 256 --decode 64 --repeat 3 --json speed.json\n"
+                "  lighten bench out/light --parallel 8 --context 4096 --kv-cache i8\n"
                 "  lighten bench --random llama-1b --bits 4 --group-size 32       speed at a shape, without its weights\n");
   auto options = std::make_shared<BenchOptions>();
   verb.app->add_option("MODEL", options->model, "folder, .gguf or data id; none with --random");
@@ -70,10 +71,14 @@ Verb bench_verb(CLI::App& root) {
                  fmt::format("{:.1f}", spread.at("min").get<double>()), fmt::format("{:.1f}", spread.at("max").get<double>())});
     };
     rate(fmt::format("prefill of {}, tokens/s", options->prefill), "prefill_tokens_per_s");
-    rate(fmt::format("decode of {}, tokens/s", options->decode), "decode_tokens_per_s");
+    const std::string after = options->context > 0 ? fmt::format(" after {}", options->context) : "";
+    rate(fmt::format("decode of {}{}, tokens/s", options->decode, after), "decode_tokens_per_s");
+    if (json.contains("parallel_tokens_per_s"))
+      rate(fmt::format("{} texts at once, tokens/s in all", options->parallel), "parallel_tokens_per_s");
     std::cout << table.text() << "\n";
     Table facts({"", ""});
     facts.row({"weights", human_bytes(json.at("weight_bytes").get<double>())});
+    if (options->context > 0) facts.row({"keys and values", human_bytes(json.at("kv_bytes").get<double>())});
     facts.row({"peak memory", human_bytes(json.at("rss_bytes").get<double>())});
     facts.row({"loading", fmt::format("{:.2f} s", json.at("load_seconds").get<double>())});
     std::cout << facts.text();

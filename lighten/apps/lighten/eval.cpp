@@ -7,12 +7,13 @@
 #include "lighten/base/table.h"
 #include "lighten/data/packages.h"
 #include "lighten/eval/evaluate.h"
+#include "lighten/runtime/model.h"
 
 namespace lighten {
 namespace {
 
 struct EvalVerbOptions {
-  std::string model, against, text, engine = "runtime";
+  std::string model, against, text, engine = "runtime", kv_cache = "f16";
   EvaluationOptions evaluation;
   bool exact = false;
 };
@@ -25,6 +26,8 @@ OptionList describe(EvalVerbOptions& o) {
       option("engine", o.engine, one_of(std::vector<std::string>{"runtime", "torch"}),
              "runtime: the kernels that `run` uses; torch: float32 after dequantization", ""),
       option("bootstrap", o.evaluation.bootstrap, range(0, 1000000), "resamples over windows for the 95 % intervals", ""),
+      option("kv-cache", o.kv_cache, one_of(std::vector<std::string>{"f16", "i8"}), std::string("runtime: ") + kKvCacheDoc,
+             "Lighten"),
       Option("exact", o.exact, "runtime: float32 activations in place of 8-bit ones", ""),
   };
 }
@@ -69,7 +72,8 @@ Verb eval_verb(CLI::App& root) {
     const fs::path text_file = resolve_text(options->text, "test.txt");
     const std::string text = read_file(text_file);
     const Engine engine = options->engine == "torch" ? Engine::torch : Engine::runtime;
-    EvaluatedModel model = open_for_evaluation(resolve_model(options->model), engine, common->threads, options->exact);
+    EvaluatedModel model = open_for_evaluation(resolve_model(options->model), engine, common->threads, options->exact,
+                                               kv_format(options->kv_cache));
     std::optional<EvaluatedModel> reference;
     if (!options->against.empty())
       reference = open_for_evaluation(resolve_model(options->against), engine, common->threads, true);

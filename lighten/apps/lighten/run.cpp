@@ -11,11 +11,17 @@ Verb run_verb(CLI::App& root) {
   Verb verb = make_verb(root, "run", "answers a prompt, or chats on the terminal (without torch: lighten-run)",
                         "  lighten run out/light                                  chat; Ctrl-D ends it\n"
                         "  lighten run out/light -p \"Explain what a hash table is.\" -n 64\n"
-                        "  lighten run gemma3-270m -p \"Once upon a time\" --raw --temperature 0.8 --top-p 0.95 --seed 7\n");
+                        "  lighten run gemma3-270m -p \"Once upon a time\" --raw --temperature 0.8 --top-p 0.95 --seed 7\n"
+                        "  lighten run out/light --prompts questions.txt --parallel 8 > answers.jsonl\n");
   auto options = std::make_shared<RunOptions>();
   verb.app->add_option("MODEL", options->model, "folder, .gguf or data id")->required();
   verb.app->add_option("-p,--prompt", options->prompt,
                        "answer this and end; without it: chat, line by line from standard input");
+  verb.app
+      ->add_option(
+          "--prompts", options->prompts,
+          "answer every line of this file (.jsonl: strings or {\"prompt\": ...}), several at once; JSON lines come out")
+      ->excludes("--prompt");
   verb.app->add_option("--stop", options->stop, "end the answer before this text (may be given several times)")
       ->allow_extra_args(false);
   bind_options(*verb.app, describe(*options), "Options", {{"max-tokens", "n"}});

@@ -21,6 +21,7 @@ constexpr const char* kExamples = R"(Examples:
   lighten-run out/awq -p "Explain what a hash table is." -n 64
   lighten-run model.gguf -p "Once upon a time" --raw --temperature 0.8 --top-p 0.95 --seed 7
   lighten-run out/awq -p "Name three rivers." --stop "." --json answer.json --quiet
+  lighten-run out/awq --prompts questions.txt --parallel 8 > answers.jsonl
   lighten-run bench out/awq                              speed and memory; lighten-run bench --help
 
 )";
@@ -102,6 +103,9 @@ int run(int argc, char** argv) {
   app.footer(std::string(kExamples) + kExitCodes);
   app.add_option("MODEL", options.model, "light folder, Hugging Face folder, .gguf, or id of a model in the cache")->required();
   app.add_option("-p,--prompt", options.prompt, "answer this and end; without it: chat, line by line from standard input");
+  app.add_option("--prompts", options.prompts,
+                 "answer every line of this file (.jsonl: strings or {\"prompt\": ...}), several at once; JSON lines come out")
+      ->excludes("--prompt");
   app.add_option("--stop", options.stop, "end the answer before this text (may be given several times)")
       ->allow_extra_args(false);
   app.add_option("--json", options.json, "write text, tokens and speeds to this file (- for standard output)");
