@@ -173,45 +173,50 @@ inline void product(int64_t rows, const float* a, int64_t a_stride, const float*
   }
 }
 
-/// Sixteen dimensions of the key or value of a position in its block and of a head.
-inline Floats load_cached(const KvBlock& block, const AttentionShape& s, int64_t position, int64_t head, int64_t d) {
+/// Sixteen dimensions of the key or value of a position in its block and of a head; 8-bit ones without their scale, which
+/// scale_scores brings in.
+template <KvFormat format>
+LIGHTEN_INLINE inline Floats load_cached(const KvBlock& block, const AttentionShape& s, int64_t position, int64_t head,
+                                         int64_t d) {
   const int64_t vector = position * s.kv_heads + head, at = vector * s.head_dim + d, n = s.head_dim - d;
-  if (block.format == KvFormat::f32) return load_some(reinterpret_cast<const float*>(block.data) + at, n);
-  if (block.format == KvFormat::f16) {
+  if constexpr (format == KvFormat::f32) {
+    return load_some(reinterpret_cast<const float*>(block.data) + at, n);
+  } else if constexpr (format == KvFormat::f16) {
     const Half* half = reinterpret_cast<const Half*>(block.data) + at;
     if (n >= 16) return load_half(half);
     Half lanes[16] = {};
     for (int64_t i = 0; i < n; ++i) lanes[i] = half[i];
     return load_half(lanes);
-  }
-  const int8_t* q = reinterpret_cast<const int8_t*>(block.data) + at;
-  int8_t lanes[16] = {};
-  if (n < 16) {
+  } else {
+    const int8_t* q = reinterpret_cast<const int8_t*>(block.data) + at;
+    if (n >= 16) return to_floats(widen_signed_bytes(q));
+    int8_t lanes[16] = {};
     for (int64_t i = 0; i < n; ++i) lanes[i] = q[i];
-    q = lanes;
+    return to_floats(widen_signed_bytes(lanes));
   }
-  return to_floats(widen_signed_bytes(q)) * spread(block.scales + vector);
 }
 
 /// Keys of a block, transposed: [padded head_dim][kAttentionKeys]; missing keys are zero.
+template <KvFormat format>
 inline void load_keys(const AttentionPart& p, int64_t kv_head, int64_t first_key, int64_t n, float* keys) {
   const AttentionShape& s = *p.shape;
   const KvBlock block = kv_block(p, first_key, p.cache.keys);
   for (int64_t d = 0; d < s.head_dim; d += 16) {
     for (int64_t j = 0; j < kAttentionKeys; j += 16) {
       Floats rows[16];
-      for (int64_t i = 0; i < 16; ++i) rows[i] = j + i < n ? load_cached(block, s, j + i, kv_head, d) : zeros();
+      for (int64_t i = 0; i < 16; ++i) rows[i] = j + i < n ? load_cached<format>(block, s, j + i, kv_head, d) : zeros();
       transpose(rows);
       for (int64_t i = 0; i < 16; ++i) store(keys + (d + i) * kAttentionKeys + j, rows[i]);
     }
   }
 }
 
+template <KvFormat format>
 inline void load_values(const AttentionPart& p, int64_t kv_head, int64_t first_key, int64_t n, int64_t padded, float* values) {
   const AttentionShape& s = *p.shape;
   const KvBlock block = kv_block(p, first_key, p.cache.values);
   for (int64_t j = 0; j < n; ++j) {
-    for (int64_t d = 0; d < s.head_dim; d += 16) store(values + j * padded + d, load_cached(block, s, j, kv_head, d));
+    for (int64_t d = 0; d < s.head_dim; d += 16) store(values + j * padded + d, load_cached<format>(block, s, j, kv_head, d));
   }
 }
 
@@ -276,6 +281,17 @@ inline AttentionMemory start_rows(const AttentionPart& p) {
   return m;
 }
 
+/// Multiplies the scores (or weights) of every row by the scales of their 8-bit keys (or values).
+inline void scale_scores(const AttentionPart& p, const AttentionMemory& m, const KvBlock& block, int64_t kv_head, int64_t n) {
+  if (block.format != KvFormat::i8) return;
+  alignas(64) float scales[kAttentionKeys] = {};
+  for (int64_t j = 0; j < n; ++j) scales[j] = block.scales[j * p.shape->kv_heads + kv_head];
+  for (int64_t row = 0; row < p.token_count * p.head_count; ++row) {
+    float* scores = m.scores + row * kAttentionKeys;
+    for (int64_t j = 0; j < kAttentionKeys; j += 16) store(scores + j, load(scores + j) * load(scales + j));
+  }
+}
+
 /// The block's scores -> weights, row by row.
 inline void soften_rows(const AttentionPart& p, const AttentionMemory& m, int64_t first_key, int64_t n) {
   const AttentionShape& s = *p.shape;
@@ -292,55 +308,82 @@ inline void soften_rows(const AttentionPart& p, const AttentionMemory& m, int64_
   }
 }
 
+/// out += weights V for `vectors` times sixteen dimensions from d on.
+template <KvFormat format, int rows, int vectors>
+LIGHTEN_INLINE inline void add_values(const AttentionShape& s, const AttentionMemory& m, const KvBlock& values, int64_t kv_head,
+                                      int64_t d, int64_t n) {
+  Floats sum[rows * vectors];
+  const auto out = [&](auto i) LIGHTEN_INLINE { return m.out + i / vectors * m.padded + d + 16 * (i % vectors); };
+  repeat<rows * vectors>([&](auto i) LIGHTEN_INLINE { sum[i] = load(out(i)); });
+  for (int64_t j = 0; j < n; ++j) {
+    Floats value[vectors];
+    repeat<vectors>([&](auto v) LIGHTEN_INLINE { value[v] = load_cached<format>(values, s, j, kv_head, d + 16 * v); });
+    repeat<rows>([&](auto r) LIGHTEN_INLINE {
+      const Floats weight = spread(m.scores + r * kAttentionKeys + j);
+      repeat<vectors>([&](auto v) LIGHTEN_INLINE { sum[r * vectors + v] = fma(value[v], weight, sum[r * vectors + v]); });
+    });
+  }
+  repeat<rows * vectors>([&](auto i) LIGHTEN_INLINE { store(out(i), sum[i]); });
+}
+
 /// A few rows (decoding): every key and value is used where it lies, as it is converted.
-template <int rows>
+template <KvFormat format, int rows>
 void add_keys_to_few(const AttentionPart& p, const AttentionMemory& m, int64_t kv_head, int64_t first_key, int64_t n) {
   const AttentionShape& s = *p.shape;
   const KvBlock keys = kv_block(p, first_key, p.cache.keys), values = kv_block(p, first_key, p.cache.values);
   for (int64_t j = 0; j < n; j += 16) {
     Floats products[rows][16];
-    for (int64_t i = 0; i < 16; ++i) {
-      Floats sum[rows];
-      repeat<rows>([&](auto r) LIGHTEN_INLINE { sum[r] = zeros(); });
-      for (int64_t d = 0; j + i < n && d < s.head_dim; d += 16) {
-        const Floats key = load_cached(keys, s, j + i, kv_head, d);
-        repeat<rows>([&](auto r) LIGHTEN_INLINE { sum[r] = fma(key, load(m.q + r * m.padded + d), sum[r]); });
+    for (int64_t i = 0; i < 16; i += 2) {  // by twos, so that a query's values are read once for both
+      Floats sum[2 * rows];
+      repeat<2 * rows>([&](auto r) LIGHTEN_INLINE { sum[r] = zeros(); });
+      for (int64_t d = 0; j + i < n && d < s.head_dim; d += 16) {  // the second may lie past n: it is hidden later
+        const Floats first = load_cached<format>(keys, s, j + i, kv_head, d),
+                     second = load_cached<format>(keys, s, j + i + 1, kv_head, d);
+        repeat<rows>([&](auto r) LIGHTEN_INLINE {
+          const Floats q = load(m.q + r * m.padded + d);
+          sum[r] = fma(first, q, sum[r]);
+          sum[rows + r] = fma(second, q, sum[rows + r]);
+        });
       }
-      repeat<rows>([&](auto r) LIGHTEN_INLINE { products[r][i] = sum[r]; });
+      repeat<rows>([&](auto r) LIGHTEN_INLINE {
+        products[r][i] = sum[r];
+        products[r][i + 1] = sum[rows + r];
+      });
     }
     repeat<rows>([&](auto r) LIGHTEN_INLINE { store(m.scores + r * kAttentionKeys + j, sums_of(products[r])); });
   }
+  scale_scores(p, m, keys, kv_head, n);
   soften_rows(p, m, first_key, n);
-  for (int64_t d = 0; d < s.head_dim; d += 16) {
-    Floats sum[rows];
-    repeat<rows>([&](auto r) LIGHTEN_INLINE { sum[r] = load(m.out + r * m.padded + d); });
-    for (int64_t j = 0; j < n; ++j) {
-      const Floats value = load_cached(values, s, j, kv_head, d);
-      repeat<rows>([&](auto r) LIGHTEN_INLINE { sum[r] = fma(value, spread(m.scores + r * kAttentionKeys + j), sum[r]); });
-    }
-    repeat<rows>([&](auto r) LIGHTEN_INLINE { store(m.out + r * m.padded + d, sum[r]); });
-  }
+  scale_scores(p, m, values, kv_head, n);
+  int64_t d = 0;
+  for (; d + 16 * kValueVectors <= s.head_dim; d += 16 * kValueVectors)
+    add_values<format, rows, kValueVectors>(s, m, values, kv_head, d, n);
+  for (; d < s.head_dim; d += 16) add_values<format, rows, 1>(s, m, values, kv_head, d, n);
 }
 
 /// Many rows: a block of keys is transposed and converted once, and meets them in two matrix products.
-inline void add_keys_to_many(const AttentionPart& p, const AttentionMemory& m, int64_t kv_head, int64_t first_key, int64_t n) {
+template <KvFormat format>
+void add_keys_to_many(const AttentionPart& p, const AttentionMemory& m, int64_t kv_head, int64_t first_key, int64_t n) {
   const int64_t rows = p.token_count * p.head_count;
-  load_keys(p, kv_head, first_key, n, m.keys);
-  load_values(p, kv_head, first_key, n, m.padded, m.values);
+  load_keys<format>(p, kv_head, first_key, n, m.keys);
+  load_values<format>(p, kv_head, first_key, n, m.padded, m.values);
   product(rows, m.q, m.padded, m.keys, kAttentionKeys, p.shape->head_dim, kAttentionKeys, false, m.scores, kAttentionKeys);
+  scale_scores(p, m, kv_block(p, first_key, p.cache.keys), kv_head, n);
   soften_rows(p, m, first_key, n);
+  scale_scores(p, m, kv_block(p, first_key, p.cache.values), kv_head, n);
   product(rows, m.scores, kAttentionKeys, m.values, m.padded, n, m.padded, true, m.out, m.padded);
 }
 
-inline void attend(const AttentionPart& p) {
+template <KvFormat format>
+void attend_in(const AttentionPart& p) {
   const AttentionShape& s = *p.shape;
   const AttentionMemory m = start_rows(p);
   const int64_t rows = p.token_count * p.head_count, kv_head = p.head_begin / (s.heads / s.kv_heads);
-  const auto add_keys = rows == 1   ? add_keys_to_few<1>
-                        : rows == 2 ? add_keys_to_few<2>
-                        : rows == 3 ? add_keys_to_few<3>
-                        : rows == 4 ? add_keys_to_few<4>
-                                    : add_keys_to_many;
+  const auto add_keys = rows == 1   ? add_keys_to_few<format, 1>
+                        : rows == 2 ? add_keys_to_few<format, 2>
+                        : rows == 3 ? add_keys_to_few<format, 3>
+                        : rows == 4 ? add_keys_to_few<format, 4>
+                                    : add_keys_to_many<format>;
   for (int64_t first_key = p.key_begin; first_key < p.key_end; first_key += kAttentionKeys) {
     add_keys(p, m, kv_head, first_key, p.key_end - first_key < kAttentionKeys ? p.key_end - first_key : kAttentionKeys);
   }
@@ -348,6 +391,12 @@ inline void attend(const AttentionPart& p) {
     for (int64_t d = 0; d < s.head_dim; d += 16)
       store_some(p.out + row * s.head_dim + d, load(m.out + row * m.padded + d), s.head_dim - d);
   }
+}
+
+inline void attend(const AttentionPart& p) {
+  if (p.cache.format == KvFormat::f32) return attend_in<KvFormat::f32>(p);
+  if (p.cache.format == KvFormat::f16) return attend_in<KvFormat::f16>(p);
+  attend_in<KvFormat::i8>(p);
 }
 
 }  // namespace

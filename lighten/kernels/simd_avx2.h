@@ -25,9 +25,10 @@ struct Mask {
   __m256 a, b;
 };
 
-inline constexpr int kCodeLanes = 4;    // tokens in a register tile of integer products
-inline constexpr int kPackedLanes = 4;  // tokens that are multiplied straight from packed codes, at most
-inline constexpr int kFloatLanes = 6;   // rows or tokens in a register tile of float products
+inline constexpr int kCodeLanes = 4;     // tokens in a register tile of integer products
+inline constexpr int kPackedLanes = 4;   // tokens that are multiplied straight from packed codes, at most
+inline constexpr int kFloatLanes = 6;    // rows or tokens in a register tile of float products
+inline constexpr int kValueVectors = 1;  // vectors of a value that meet the weights together
 
 inline Floats load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 inline void store(float* p, Floats v) {

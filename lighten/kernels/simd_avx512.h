@@ -23,9 +23,10 @@ struct Mask {
   __mmask16 v;
 };
 
-inline constexpr int kCodeLanes = 8;    // tokens in a register tile of integer products
-inline constexpr int kPackedLanes = 4;  // tokens that are multiplied straight from packed codes, at most
-inline constexpr int kFloatLanes = 12;  // rows or tokens in a register tile of float products
+inline constexpr int kCodeLanes = 8;     // tokens in a register tile of integer products
+inline constexpr int kPackedLanes = 4;   // tokens that are multiplied straight from packed codes, at most
+inline constexpr int kFloatLanes = 12;   // rows or tokens in a register tile of float products
+inline constexpr int kValueVectors = 4;  // vectors of a value that meet the weights together
 
 inline Floats load(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline void store(float* p, Floats v) { _mm512_storeu_ps(p, v.v); }

@@ -11,7 +11,8 @@ namespace lighten::runtime {
 
 namespace {
 
-constexpr int64_t kHeadFloats = 1 << 20;  // bounds the memory for logits of many tokens on their way
+constexpr int64_t kSerialFloats = 1 << 14;  // touched in less time than it takes to wake the other threads
+constexpr int64_t kHeadFloats = 1 << 20;    // bounds the memory for logits of many tokens on their way
 
 void grow(std::vector<float>& buffer, int64_t size) {
   if (buffer.size() < static_cast<size_t>(size)) buffer.resize(static_cast<size_t>(size));
@@ -41,9 +42,9 @@ std::unique_ptr<KvCache> Decoder::new_cache(int64_t capacity) const {
 }
 
 template <typename Body>
-void Decoder::each_token(int64_t n, const Body& body) {
-  if (n == 1) {
-    body(0);
+void Decoder::each_token(int64_t n, int64_t floats, const Body& body) {
+  if (n == 1 || n * floats < kSerialFloats) {
+    for (int64_t t = 0; t < n; ++t) body(t);
     return;
   }
   pool_->parallel_for(n, std::max<int64_t>(1, n / (4 * pool_->size())), [&](int64_t begin, int64_t end) {
@@ -140,7 +141,7 @@ void Decoder::run(const Chunk& chunk, float* logits) {
 void Decoder::embed(std::span<const int32_t> tokens) {
   const int64_t width = weights_.config.hidden_size;
   const auto scale = static_cast<float>(weights_.config.embedding_scale);
-  each_token(static_cast<int64_t>(tokens.size()), [&](int64_t t) {
+  each_token(static_cast<int64_t>(tokens.size()), width, [&](int64_t t) {
     float* row = scratch_.x.data() + t * width;
     unpack_row(weights_.embedding.spec, weights_.embedding.data, tokens[static_cast<size_t>(t)], row);
     if (scale != 1)
@@ -172,7 +173,7 @@ void Decoder::multiply_split(const float* in, int64_t n, std::span<LinearTask> t
   const int64_t width = tasks[0].spec.columns;
   grow(scratch_.halves, 2 * n * width);
   grow(scratch_.pairs, 2 * n * outputs);
-  each_token(n,
+  each_token(n, 4 * width,
              [&](int64_t t) { split_activations(tasks[0].spec, in + t * width, 1, scratch_.halves.data() + 2 * t * width); });
   std::array<LinearTask, 3> halves;
   float* out = scratch_.pairs.data();
@@ -181,7 +182,7 @@ void Decoder::multiply_split(const float* in, int64_t n, std::span<LinearTask> t
     out += 2 * n * tasks[i].spec.rows;
   }
   linear(std::span(halves).first(tasks.size()), scratch_.halves.data(), width, 2 * n, Arithmetic::fast, *pool_);
-  each_token(n, [&](int64_t t) {
+  each_token(n, 2 * outputs, [&](int64_t t) {
     for (size_t i = 0; i < tasks.size(); ++i) {
       const int64_t rows = tasks[i].spec.rows;
       join_pairs(halves[i].y + 2 * t * rows, tasks[i].bias, 1, rows, tasks[i].y + t * rows);
@@ -192,7 +193,7 @@ void Decoder::multiply_split(const float* in, int64_t n, std::span<LinearTask> t
 void Decoder::normalize(const std::vector<float>& weight, const float* in, float* out, int64_t n) {
   const int64_t width = weights_.config.hidden_size;
   const auto epsilon = static_cast<float>(weights_.config.norm_epsilon);
-  each_token(n, [&](int64_t t) { rms_norm(in + t * width, weight.data(), epsilon, 1, width, out + t * width); });
+  each_token(n, 2 * width, [&](int64_t t) { rms_norm(in + t * width, weight.data(), epsilon, 1, width, out + t * width); });
 }
 
 void Decoder::add_residual(const std::vector<float>& out_norm, int64_t n) {
@@ -211,7 +212,7 @@ void Decoder::attention_part(const LayerWeights& layer, int64_t index, const Chu
   const bool slides = c.slides(index);
   const RotaryTable& table = slides ? local_rope_ : rope_;
   const auto epsilon = static_cast<float>(c.norm_epsilon);
-  each_token(n, [&](int64_t t) {
+  each_token(n, 2 * (c.heads + 2 * c.kv_heads) * c.head_dim, [&](int64_t t) {
     float* q = s.q.data() + t * c.heads * c.head_dim;
     float* k = s.k.data() + t * c.kv_heads * c.head_dim;
     if (!layer.q_norm.empty()) rms_norm(q, layer.q_norm.data(), epsilon, c.heads, c.head_dim, q);
@@ -244,7 +245,7 @@ void Decoder::mlp_part(const LayerWeights& layer, int64_t n) {
   Scratch& s = scratch_;
   normalize(layer.mlp_norm, s.x.data(), s.h.data(), n);
   multiply(s.h.data(), n, {{layer.gate, s.gate.data()}, {layer.up, s.up.data()}});
-  each_token(n, [&](int64_t t) {
+  each_token(n, 4 * c.intermediate_size, [&](int64_t t) {
     const int64_t offset = t * c.intermediate_size;
     const auto act = c.activation == Activation::silu ? silu_mul : gelu_tanh_mul;
     act(s.gate.data() + offset, s.up.data() + offset, c.intermediate_size);
@@ -268,7 +269,7 @@ void Decoder::head(const Chunk& chunk, float* logits) {
              {{weights_.head, logits + t * c.vocab_size}});
   if (c.logit_softcap == 0) return;
   const auto cap = static_cast<float>(c.logit_softcap);
-  each_token(logits_for, [&](int64_t t) {
+  each_token(logits_for, c.vocab_size, [&](int64_t t) {
     float* row = logits + t * c.vocab_size;
     for (int64_t i = 0; i < c.vocab_size; ++i) row[i] = cap * std::tanh(row[i] / cap);
   });

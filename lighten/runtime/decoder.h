@@ -79,9 +79,9 @@ class Decoder final : public RuntimeModel {
   void normalize(const std::vector<float>& weight, const float* in, float* out, int64_t n);
   /// x += h, after h's own norm if there is one.
   void add_residual(const std::vector<float>& out_norm, int64_t n);
-  /// body(t) for every token, in parallel when there are several.
+  /// body(t) for every token, which touches `floats` values: in parallel where that is worth a parallel loop.
   template <typename Body>
-  void each_token(int64_t n, const Body& body);
+  void each_token(int64_t n, int64_t floats, const Body& body);
 
   DecoderWeights weights_;
   Companions companions_;
