@@ -71,7 +71,7 @@ size_t BatchGenerator::add(std::vector<int32_t> prompt, const GenerateOptions& o
   State& s = *state_;
   auto text = std::make_unique<Text>();
   text->cache = s.model.new_cache(s.options.context);
-  runtime::Generation(s.model, *text->cache, prompt, options, {});  // refuses now what could not be run later
+  const runtime::Generation possible(s.model, *text->cache, prompt, options, {});  // refuses now what could not be run later
   text->ids = std::move(prompt);
   text->options = options;
   text->on_text = std::move(on_text);
