@@ -32,19 +32,6 @@ size_t invalid_utf8_bytes(std::string_view text) {
   return bad;
 }
 
-std::string read_text(const fs::path& file) {
-  std::string text = read_file(file);
-  const std::string name = file.string();
-  if (std::all_of(text.begin(), text.end(), [](unsigned char c) { return c <= ' '; }))
-    throw_error<CalibrationError>("calibration file {} is empty; give plain text like what the model will read", name);
-  if (text.find('\0') != std::string::npos)
-    throw_error<CalibrationError>("calibration file {} is binary (it holds NUL bytes); give plain text in UTF-8", name);
-  if (invalid_utf8_bytes(text) * 10 > text.size())
-    throw_error<CalibrationError>(
-        "calibration file {} is not UTF-8 text (more than a tenth of it is invalid); give plain text in UTF-8", name);
-  return text;
-}
-
 /// Keeps a random choice of excerpts, in order, when the text is far longer than needed.
 std::string thin_out(std::string text, size_t keep, Random& random) {
   if (text.size() <= keep) return text;
@@ -77,6 +64,19 @@ std::string names_of(const std::vector<fs::path>& files) {
 
 }  // namespace
 
+std::string read_plain_text(const fs::path& file, const std::string& role) {
+  std::string text = read_file(file);
+  const std::string name = file.string();
+  if (std::all_of(text.begin(), text.end(), [](unsigned char c) { return c <= ' '; }))
+    throw_error<CalibrationError>("{} {} is empty; give plain text like what the model will read", role, name);
+  if (text.find('\0') != std::string::npos)
+    throw_error<CalibrationError>("{} {} is binary (it holds NUL bytes); give plain text in UTF-8", role, name);
+  if (invalid_utf8_bytes(text) * 10 > text.size())
+    throw_error<CalibrationError>("{} {} is not UTF-8 text (more than a tenth of it is invalid); give plain text in UTF-8",
+                                  role, name);
+  return text;
+}
+
 CalibrationRows read_calibration(const std::vector<fs::path>& files, const Tokenizer& tokenizer,
                                  const CalibrationOptions& options) {
   if (options.row < 2 || options.tokens < options.row)
@@ -88,7 +88,8 @@ CalibrationRows read_calibration(const std::vector<fs::path>& files, const Token
       std::max<size_t>(8u << 20, static_cast<size_t>(options.tokens) * kBytesPerToken) / files.size() + kExcerpt;
   std::vector<int32_t> ids;
   for (const fs::path& file : files) {
-    const std::vector<int32_t> part = tokenizer.encode(thin_out(read_text(file), keep, random), /*special=*/false);
+    const std::vector<int32_t> part =
+        tokenizer.encode(thin_out(read_plain_text(file, "calibration file"), keep, random), /*special=*/false);
     ids.insert(ids.end(), part.begin(), part.end());
   }
 

@@ -23,10 +23,14 @@ void check_place(const QuantizeRequest& request) {
     throw_error<OptionError>("{}: the output would take the place of the model {}; choose another -o", output, model);
   if (fs::is_directory(request.model) && is_within(request.output, request.model))
     throw_error<OptionError>("{}: the output lies inside the model's folder {}; choose another -o", output, model);
-  for (const fs::path& text : request.calibration)
-    if (is_within(text, request.output))
-      throw_error<OptionError>("{}: the output would take the place of the calibration text {}; choose another -o", output,
-                               text.string());
+  const auto check_texts = [&](const std::vector<fs::path>& texts, const char* role) {
+    for (const fs::path& text : texts)
+      if (is_within(text, request.output))
+        throw_error<OptionError>("{}: the output would take the place of the {} {}; choose another -o", output, role,
+                                 text.string());
+  };
+  check_texts(request.calibration, "calibration text");
+  check_texts(request.trim_corpus, "--trim-vocab text");
 }
 
 }  // namespace

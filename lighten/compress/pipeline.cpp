@@ -208,13 +208,11 @@ Json QuantizeReport::json() const {
   Json list = Json::array();
   for (const LayerError& e : errors)
     list.push_back({{"layer", e.layer}, {"linear", e.linear}, {"relative_error", e.relative_error}});
-  return {{"size_before", size_before},
-          {"size_after", size_after},
-          {"bits_per_weight", bits_per_weight},
-          {"linear_bits", linear_bits},
-          {"seconds", seconds},
-          {"peak_bytes", peak_bytes},
-          {"errors", list}};
+  return {{"size_before", size_before},     {"size_after", size_after},
+          {"tokens_before", tokens_before}, {"tokens_after", tokens_after},
+          {"rows_saved", rows_saved},       {"bits_per_weight", bits_per_weight},
+          {"linear_bits", linear_bits},     {"seconds", seconds},
+          {"peak_bytes", peak_bytes},       {"errors", list}};
 }
 
 void check_quantize(const QuantizeRequest& request) { prepare(request); }
@@ -228,6 +226,9 @@ QuantizeReport quantize(const QuantizeRequest& request) {
 
   QuantizeReport report;
   report.size_before = prepared.needed.before;
+  report.tokens_after = decided.source->config().vocab_size;
+  report.tokens_before = decided.trim ? decided.trim->before : report.tokens_after;
+  report.rows_saved = prepared.needed.rows_saved;
   AtomicFolder folder(request.output, request.force, /*keep_partial=*/true);
   if (!request.resume && !fs::is_empty(folder.path())) {
     info(fmt::format("unfinished work in {} is thrown away (--resume would go on with it)", folder.path().string()));

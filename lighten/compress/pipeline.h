@@ -22,6 +22,9 @@ struct QuantizeRequest {
   int head_bits = 0;  ///< embedding and head: 0 keeps them in binary16
   int64_t head_group_size = kLargestThatFits;
   std::vector<fs::path> calibration;  ///< text files
+  std::vector<fs::path> trim_corpus;  ///< text files: only the tokens that they need stay (trim_vocabulary.h); none: all stay
+  int64_t trim_min_count = 1;         ///< of a token in the corpus
+  int64_t trim_tokens = 0;            ///< fill up to so many; 0: no more than the corpus needs
   int64_t calibration_tokens = 32768, calibration_row = 512;
   uint64_t seed = 0;
   int threads = 0;
@@ -38,7 +41,7 @@ struct QuantizePlan {
 };
 QuantizePlan plan_quantize(const QuantizeRequest& request);
 
-/// Throws unless the output may be written. It must not be the model or a calibration text, nor a folder around them, nor lie
+/// Throws unless the output may be written. It must not be the model or a text that is read, nor a folder around them, nor lie
 /// inside the model's folder (OptionError). If it exists, `force` is needed, and it must be a light model or empty: nothing
 /// else is ever replaced (FileError). The same holds for what is found in partial_folder(output).
 void check_output(const QuantizeRequest& request);
@@ -53,9 +56,11 @@ struct LayerError {
   double relative_error;  ///< ||(W - Q) X||^2 / ||W X||^2 on calibration inputs (weights only when there is no calibration)
 };
 struct QuantizeReport {
-  uint64_t size_before = 0, size_after = 0;  ///< bytes of all files
-  double bits_per_weight = 0;                ///< all tensors
-  double linear_bits = 0;                    ///< quantized linears only, scales and zeros counted
+  uint64_t size_before = 0, size_after = 0;     ///< bytes of all files
+  int64_t tokens_before = 0, tokens_after = 0;  ///< rows of the embedding
+  uint64_t rows_saved = 0;                      ///< bytes that the rows which went would take in the light model
+  double bits_per_weight = 0;                   ///< all tensors
+  double linear_bits = 0;                       ///< quantized linears only, scales and zeros counted
   double seconds = 0;
   uint64_t peak_bytes = 0;
   std::vector<LayerError> errors;

@@ -1,6 +1,7 @@
 #include "lighten/compress/plan.h"
 
 #include <ATen/Parallel.h>
+#include <fmt/ranges.h>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -63,6 +64,19 @@ LinearSpec spec_of(const GridOptions& grid, int64_t rows, int64_t columns) {
           .rows = rows,
           .columns = columns,
           .group_size = grid.group_size};
+}
+
+/// Bytes of embedding or head in the light model.
+uint64_t end_bytes(const Decided& decided, int64_t rows, int64_t columns) {
+  if (decided.low_bit_head) return packed_bytes(spec_of(decided.head, rows, columns));
+  return static_cast<uint64_t>(rows * columns) * 2;
+}
+
+/// The model before its vocabulary was trimmed: what the light one is compared with.
+ModelConfig whole_config(const Decided& decided) {
+  ModelConfig config = decided.source->config();
+  if (decided.trim) config.vocab_size = decided.trim->before;
+  return config;
 }
 
 std::vector<LinearShape> end_matrices(const ModelConfig& config) {
@@ -163,6 +177,11 @@ Decided decide(const QuantizeRequest& request) {
                              request.calibration_row);
   choose_methods(request, decided);
   decided.source = open_weights(request.model);
+  if (!request.trim_corpus.empty()) {
+    decided.source = trim_to_corpus(std::move(decided.source), request, decided.trim.emplace());
+  } else if (request.trim_min_count != 1 || request.trim_tokens != 0) {
+    throw OptionError("--trim-min-count and --trim-tokens are for --trim-vocab: give the texts whose tokens shall stay");
+  }
   const ModelConfig& config = decided.source->config();
 
   const std::vector<LinearShape> linears = all_linears(config), ends = end_matrices(config);
@@ -197,11 +216,14 @@ Footprint footprint(const QuantizeRequest& request, const Decided& decided) {
                               : 0.0;
     widest_inside = std::max(widest_inside, static_cast<uint64_t>(linear.columns));
   }
-  uint64_t end_bytes = 0;
+  uint64_t ends = 0, whole_end = 0;  // bytes as floats
+  const ModelConfig whole = whole_config(decided);
   for (const LinearShape& end : end_matrices(config)) {
-    const auto weights = static_cast<uint64_t>(end.rows * end.columns);
-    f.after += decided.low_bit_head ? packed_bytes(spec_of(decided.head, end.rows, end.columns)) : weights * 2;
-    end_bytes += weights * sizeof(float);
+    const uint64_t bytes = end_bytes(decided, end.rows, end.columns);
+    f.after += bytes;
+    f.rows_saved += end_bytes(decided, whole.vocab_size, end.columns) - bytes;
+    ends += static_cast<uint64_t>(end.rows * end.columns) * sizeof(float);
+    whole_end = static_cast<uint64_t>(whole.vocab_size * end.columns) * sizeof(float);
   }
   for (const TensorShape& tensor : expected_tensors(config))
     if (tensor.shape.size() == 1) f.after += static_cast<uint64_t>(tensor.shape[0]) * sizeof(float);
@@ -220,7 +242,7 @@ Footprint footprint(const QuantizeRequest& request, const Decided& decided) {
   const uint64_t in_memory = std::min(activations, request.spill_bytes);
   const uint64_t hessians = decided.needs.quantized_stream ? 6 * widest_inside * widest_inside * sizeof(double) : 0;
   constexpr uint64_t kProgram = 350'000'000;  // libtorch, the tokenizer and work space
-  f.memory = kProgram + std::max(3 * end_bytes, in_memory + samples + 3 * block_bytes + hessians);
+  f.memory = kProgram + std::max(std::max(3 * ends, ends + whole_end), in_memory + samples + 3 * block_bytes + hessians);
   f.disk = 2 * f.after + (decided.calibrated ? 2 * f.streams : 0) + (activations - in_memory);
   f.disk_free = free_space(request.output);
   const double layers = static_cast<double>(config.layers);
@@ -253,6 +275,7 @@ Json method_record(const QuantizeRequest& request, const Decided& decided) {
                {"zero", zero_name(decided.grid.zero)},
                {"head_bits", request.head_bits}};
   if (decided.low_bit_head) json["head_group_size"] = decided.head.group_size;
+  if (decided.trim) json["vocabulary"] = decided.trim->json();
   json["options"] = options;
   if (decided.calibrated) {
     Json names = Json::array();
@@ -267,6 +290,14 @@ Json method_record(const QuantizeRequest& request, const Decided& decided) {
 
 namespace lighten {
 namespace {
+
+/// The plan's line about tokens; "" if all stay.
+std::string trim_text(const compress::Decided& decided, const compress::Footprint& needed) {
+  if (!decided.trim) return "";
+  const compress::TrimRecord& trim = *decided.trim;
+  return fmt::format("tokens  {} -> {} (for {}, {} tokens long), {} of rows saved\n", trim.before, trim.after,
+                     fmt::join(trim.files, ", "), trim.corpus_tokens, human_bytes(static_cast<double>(needed.rows_saved)));
+}
 
 std::string group_text(int64_t size) { return size == 0 ? "per channel" : fmt::format("groups of {}", size); }
 
@@ -294,20 +325,23 @@ QuantizePlan plan_quantize(const QuantizeRequest& request) {
                human_bytes(static_cast<double>(bytes))});
   }
   const double parameters = static_cast<double>(parameter_count(config));
+  const double whole_parameters = static_cast<double>(parameter_count(whole_config(decided)));
   QuantizePlan plan;
   plan.text = fmt::format(
-      "{} ({}): {} blocks, {:.1f} M parameters\nmethod {}: {} bits, {}; embedding and head: {}\n{}\n"
+      "{} ({}): {} blocks, {:.1f} M parameters\nmethod {}: {} bits, {}; embedding and head: {}\n{}\n{}"
       "size    {} -> {} ({:.1f} % of 16 bits, {:.2f} bits per weight)\nmemory  about {}\ntime    about {} with {} threads\n"
       "disk    {} needed while it runs, {} free at {}\n",
-      request.model.string(), decided.source->container(), config.layers, parameters / 1e6, request.method_name,
+      request.model.string(), decided.source->container(), config.layers, whole_parameters / 1e6, request.method_name,
       decided.grid.bits, group_text(decided.grid.group_size),
       decided.low_bit_head ? fmt::format("{} bits, {}", decided.head.bits, group_text(decided.head.group_size))
                            : std::string("binary16"),
-      table.text(), human_bytes(static_cast<double>(f.before)), human_bytes(static_cast<double>(f.after)),
-      100.0 * static_cast<double>(f.after) / (2 * parameters), 8.0 * static_cast<double>(f.after) / parameters,
-      human_bytes(static_cast<double>(f.memory)), human_seconds(seconds), decided.threads,
-      human_bytes(static_cast<double>(f.disk)), human_bytes(static_cast<double>(f.disk_free)), request.output.string());
+      table.text(), trim_text(decided, f), human_bytes(static_cast<double>(f.before)),
+      human_bytes(static_cast<double>(f.after)), 100.0 * static_cast<double>(f.after) / (2 * whole_parameters),
+      8.0 * static_cast<double>(f.after) / parameters, human_bytes(static_cast<double>(f.memory)), human_seconds(seconds),
+      decided.threads, human_bytes(static_cast<double>(f.disk)), human_bytes(static_cast<double>(f.disk_free)),
+      request.output.string());
   plan.json = {{"method", method_record(request, decided)},
+               {"rows_saved", f.rows_saved},
                {"size_before", f.before},
                {"size_after", f.after},
                {"bits_per_weight", 8.0 * static_cast<double>(f.after) / parameters},

@@ -1,16 +1,19 @@
 // A request with everything decided: what plan_quantize() prints and quantize() does.
 #pragma once
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "lighten/compress/pipeline.h"
+#include "lighten/compress/trim.h"
 #include "lighten/formats/weights.h"
 
 namespace lighten::compress {
 
 struct Decided {
-  std::unique_ptr<WeightSource> source;
+  std::unique_ptr<WeightSource> source;  ///< trimmed already if the request asks for it
+  std::optional<TrimRecord> trim;
   GridOptions grid;  ///< of the block linears
   GridOptions head;  ///< of embedding and head; used if `low_bit_head`
   bool low_bit_head = false;
@@ -31,6 +34,7 @@ struct Footprint {
   uint64_t memory = 0;               ///< peak, estimated
   uint64_t disk = 0, disk_free = 0;  ///< while it runs: pieces, joined file, checkpoint, spilled activations
   uint64_t streams = 0;              ///< activations carried from block to block
+  uint64_t rows_saved = 0;           ///< what the light model would hold for the tokens that were trimmed
   double operations = 0;             ///< floating-point operations
 };
 Footprint footprint(const QuantizeRequest& request, const Decided& decided);

@@ -157,13 +157,13 @@ void check_comparable(const EvaluatedModel& model, const EvaluatedModel& against
   if (model.scorer->vocab_size() != against.scorer->vocab_size()) {
     throw_error<ModelError>(
         "the model has a vocabulary of {} and the one it is compared against has {}: KL and agreement need the "
-        "same vocabulary",
+        "same vocabulary; evaluate each one alone, without --against, and compare their bits per byte",
         model.scorer->vocab_size(), against.scorer->vocab_size());
   }
   if (against.tokenizer && against.tokenizer->encode(text, /*special=*/false) != ids) {
     throw_error<ModelError>(
         "the model and the one it is compared against tokenize the text differently: KL and agreement need the "
-        "same tokenizer");
+        "same tokenizer; evaluate each one alone, without --against, and compare their bits per byte");
   }
 }
 

@@ -108,6 +108,22 @@ void Bpe::encode(std::string_view word, std::vector<int32_t>& ids) const {
   ids.resize(start + (count <= kFew ? merge_few(ids.data() + start, count) : merge_many(ids.data() + start, count)));
 }
 
+void Bpe::merge_path(std::string_view word, std::vector<int32_t>& path) const {
+  std::vector<int32_t> ids;
+  append_characters(word, ids);
+  path.insert(path.end(), ids.begin(), ids.end());
+  while (ids.size() > 1) {
+    uint32_t best = kNone;
+    size_t place = 0;
+    for (size_t i = 0; i + 1 < ids.size(); ++i)
+      if (const uint32_t r = rank(ids[i], ids[i + 1]); r < best) best = r, place = i;
+    if (best == kNone) return;
+    ids[place] = merges_[best].whole;
+    ids.erase(ids.begin() + static_cast<std::ptrdiff_t>(place) + 1);
+    path.push_back(ids[place]);
+  }
+}
+
 size_t Bpe::merge_few(int32_t* ids, size_t count) const {
   uint32_t ranks[kFew];
   for (size_t i = 0; i + 1 < count; ++i) ranks[i] = rank(ids[i], ids[i + 1]);

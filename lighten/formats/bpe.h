@@ -33,6 +33,9 @@ class Bpe {
 
   /// Appends the ids of `word` (valid UTF-8).
   void encode(std::string_view word, std::vector<int32_t>& ids) const;
+  /// Appends every id that stands anywhere while `word` is merged: its characters, then each merge's result. Time: square of
+  /// the length.
+  void merge_path(std::string_view word, std::vector<int32_t>& path) const;
   /// Calls part(text) for parts that may be encoded apart: where no merge reaches over the start of a U+2581, words end there.
   template <typename Part>
   void each_part(std::string_view word, Part&& part) const {

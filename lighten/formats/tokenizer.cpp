@@ -360,10 +360,15 @@ std::shared_ptr<const Tokenizer> build(TokenizerParts parts, const Json& setting
   parts.added = parse_added_tokens(field_or_null(parts.rest, "added_tokens"), parts.file + ": added_tokens");
   parts.rest["added_tokens"] = nullptr;
   find_bos_and_eos(parts, settings, settings_file);
-  return std::make_shared<PipelineTokenizer>(std::move(parts));
+  return make_tokenizer(std::move(parts));
 }
 
 }  // namespace
+
+std::shared_ptr<const Tokenizer> make_tokenizer(TokenizerParts parts) {
+  return std::make_shared<PipelineTokenizer>(std::move(parts));
+}
+
 }  // namespace formats
 
 std::shared_ptr<const Tokenizer> Tokenizer::from_json(const Json& json, const std::string& file) {
@@ -381,7 +386,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_file(const fs::path& tokenizer_
 }
 
 std::shared_ptr<const Tokenizer> Tokenizer::from_gguf(const Json& metadata, const std::string& file) {
-  return std::make_shared<formats::PipelineTokenizer>(formats::take_gguf_metadata(metadata, file));
+  return formats::make_tokenizer(formats::take_gguf_metadata(metadata, file));
 }
 
 std::string StreamDecoder::add(int32_t id) {

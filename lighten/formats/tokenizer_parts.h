@@ -1,5 +1,6 @@
 // A tokenizer as its file describes it, read but not yet built.
 #pragma once
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -7,6 +8,7 @@
 #include "lighten/base/file.h"
 #include "lighten/base/options.h"
 #include "lighten/formats/bpe.h"
+#include "lighten/formats/tokenizer.h"
 #include "lighten/formats/tokenizer_added.h"
 #include "lighten/formats/tokenizer_vocabulary.h"
 
@@ -48,6 +50,9 @@ TokenizerParts read_tokenizer_json(std::string_view text, const std::string& fil
 TokenizerParts take_tokenizer_json(const Json& json, const std::string& file);
 /// From the metadata of a GGUF file.
 TokenizerParts take_gguf_metadata(const Json& metadata, const std::string& file);
+
+/// Throws FormatError that names the missing or wrong field. `added`, `bos`, `eos` and `adds_bos` are as they shall be.
+std::shared_ptr<const Tokenizer> make_tokenizer(TokenizerParts parts);
 
 /// The merges that a SentencePiece vocabulary implies: every way to cut a token in two tokens, best score first.
 std::vector<Merge> merges_from_scores(const Vocabulary& vocabulary, const std::vector<float>& scores,

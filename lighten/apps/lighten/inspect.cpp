@@ -136,6 +136,17 @@ void print_tensors(const std::vector<StoredTensor>& tensors) {
   std::cout << table.text();
 }
 
+/// What --trim-vocab took out, as the light model's record says; "" if nothing.
+std::string trim_text(const Json& method) {
+  const Json record = method.is_object() ? method.value("vocabulary", Json()) : Json();
+  if (!record.is_object() || !record.contains("tokens_before")) return "";
+  std::string text = fmt::format(", trimmed from {} to what", json_text(record["tokens_before"]));
+  for (const Json& file : record.value("corpus", Json::array()))
+    if (file.is_object())
+      text += fmt::format(" {} (sha256 {:.12})", file.value("file", std::string("?")), file.value("sha256", std::string("?")));
+  return text + (record.value("corpus", Json::array()).size() == 1 ? " needs" : " need");
+}
+
 std::string token_text(const Tokenizer& tokenizer, int32_t id) {
   return id < 0 ? "none" : fmt::format("{} ({})", tokenizer.token(id), id);
 }
@@ -155,7 +166,7 @@ void print_facts(const std::string& name, const Contents& c) {
   }
   table.row({"size of all files", human_bytes(static_cast<double>(c.size_on_disk))});
   if (c.tokenizer) {
-    table.row({"vocabulary", fmt::format("{} tokens", c.tokenizer->size())});
+    table.row({"vocabulary", fmt::format("{} tokens{}", c.tokenizer->size(), trim_text(c.method))});
     table.row({"begin, end",
                fmt::format("{}{}, {}", token_text(*c.tokenizer, c.tokenizer->bos()),
                            c.tokenizer->adds_bos() ? " before every text" : "", token_text(*c.tokenizer, c.tokenizer->eos()))});

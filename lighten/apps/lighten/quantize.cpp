@@ -19,7 +19,7 @@ namespace {
 struct QuantizeVerbOptions {
   QuantizeRequest request;
   std::string model, output, group = "auto", head_group = "auto", zero = "integer", report;
-  std::vector<std::string> calibration;
+  std::vector<std::string> calibration, trim_corpus;
   bool dry_run = false;
 };
 
@@ -35,6 +35,11 @@ OptionList describe(QuantizeVerbOptions& o) {
       option("head-bits", o.request.head_bits, one_of({0, 2, 3, 4, 8}),
              "bits of embedding and head; 0 keeps them in 16-bit floats", ""),
       option("head-group-size", o.head_group, one_of(groups), "group size of embedding and head", ""),
+      option("trim-min-count", o.request.trim_min_count, range(1, 1e9),
+             "--trim-vocab keeps tokens that its texts hold so many times", "Lighten"),
+      option("trim-tokens", o.request.trim_tokens, range(0, 1e9),
+             "--trim-vocab fills up to so many with tokens of the same characters, most common first; 0: none", "Lighten",
+             "tokens"),
       option("calib-tokens", o.request.calibration_tokens, range(1, 1e9),
              "tokens of calibration, in rows of 512 drawn by --seed", "64 rows", "tokens"),
       option("checkpoint-seconds", o.request.checkpoint_seconds, range(0, 1e6),
@@ -75,6 +80,10 @@ void print(const QuantizeVerbOptions& o, const QuantizeReport& report, uint64_t 
   table.row({"against 16-bit floats",
              fmt::format("{:.1f} %", 50.0 * static_cast<double>(report.size_before) / static_cast<double>(parameters)),
              fmt::format("{:.1f} %", 50.0 * static_cast<double>(report.size_after) / static_cast<double>(parameters))});
+  if (report.tokens_after != report.tokens_before) {
+    table.row({"tokens in the vocabulary", std::to_string(report.tokens_before), std::to_string(report.tokens_after)});
+    table.row({"saved by their rows", "", human_bytes(static_cast<double>(report.rows_saved))});
+  }
   table.row({"bits per weight, all tensors", "", fmt::format("{:.2f}", report.bits_per_weight)});
   table.row({"bits per weight, quantized linears", "", fmt::format("{:.3f}", report.linear_bits)});
   fmt::print("\n{}\n", table.text());
@@ -136,6 +145,7 @@ Verb quantize_verb(CLI::App& root, int argc, char** argv) {
       "  lighten quantize smollm2-135m --method awq --bits 4 --group-size 64 --head-bits 4 --calib prose -o out/light\n"
       "  lighten quantize model/ --method awq+gptq --bits 3 --calib texts.txt -o out/light --report out/light.html\n"
       "  lighten quantize model.gguf --method rtn --bits 8 --dry-run -o out/rtn8\n"
+      "  lighten quantize gemma3-270m --method gptq --head-bits 4 --calib prose --trim-vocab prose -o out/english\n"
       "Methods compose: a transform (awq), then a rounding (rtn, gptq): awq+gptq. A method's own options are listed by\n"
       "`lighten quantize --method NAME --help`.\n");
   auto options = std::make_shared<QuantizeVerbOptions>();
@@ -149,6 +159,10 @@ Verb quantize_verb(CLI::App& root, int argc, char** argv) {
       ->type_name("NAME");
   verb.app->add_option("-o,--output", options->output, "the light model, a folder")->required()->type_name("DIR");
   verb.app->add_option("--calib", options->calibration, "calibration text files, or prose for its calibration.txt")
+      ->type_name("FILE...");
+  verb.app
+      ->add_option("--trim-vocab", options->trim_corpus,
+                   "texts, or prose for its calibration.txt: keep only the tokens that they need (all text still encodes)")
       ->type_name("FILE...");
   verb.app->add_option("--report", options->report, "an HTML page with the plot of all errors")->type_name("FILE");
   const OptionList own = describe(*options);
@@ -172,6 +186,7 @@ Verb quantize_verb(CLI::App& root, int argc, char** argv) {
     request.output = options->output;
     if (!request.force) check_output(request);  // before a model or text is fetched
     request.model = resolve_model(options->model);
+    for (const std::string& text : options->trim_corpus) request.trim_corpus.push_back(resolve_text(text, "calibration.txt"));
     for (const std::string& text : options->calibration) request.calibration.push_back(resolve_text(text, "calibration.txt"));
 
     check_output(request);
