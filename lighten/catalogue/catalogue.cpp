@@ -115,6 +115,9 @@ std::vector<MethodEntry> parse_method(const std::string& text) {
   for (const std::string& name : split(text, '+')) {
     std::vector<MethodEntry> table = methods();
     const auto found = std::find_if(table.begin(), table.end(), [&](const MethodEntry& method) { return method.name == name; });
+    if (const SystemEntry* system = find_system(name); found == table.end() && system && !system->implemented)
+      throw_error<OptionError>("'{}' is in the catalogue, but not implemented yet; methods are: {}", name,
+                               fmt::join(method_names(), ", "));
     if (found == table.end())
       throw OptionError(unknown_name_message("method", name, method_names()) +
                         "; a transform and a rounding compose: awq+gptq");

@@ -44,6 +44,8 @@ fs::path partial_folder(const fs::path& output) {
 void check_output(const QuantizeRequest& request) {
   const fs::path &output = request.output, partial = partial_folder(output);
   if (output.empty()) throw OptionError("the output folder has no name: give -o DIR");
+  if (output.extension() == ".gguf")
+    throw_error<OptionError>("{}: a light model is a folder, not a GGUF file; choose an -o without .gguf", output.string());
   check_place(request);
   if (fs::exists(output) && !request.force)
     throw_error<FileError>(
@@ -63,6 +65,9 @@ void check_output(const QuantizeRequest& request) {
         "{} is in the way: unfinished work would be kept there, and it is none of lighten's; move it, or "
         "choose another -o",
         partial.string());
+  if (!request.resume && !request.force && fs::exists(partial) && compress::is_unfinished_work(partial))
+    throw_error<FileError>("{} holds unfinished work: go on with it with --resume, or start anew with --force",
+                           partial.string());
 }
 
 }  // namespace lighten

@@ -251,11 +251,14 @@ TEST(Pipeline, ResumingWithAnotherModelOfEqualSizeIsRefused) {
   EXPECT_TRUE(contains(message_of<OptionError>([&] { quantize(request); }), "contents of the model"));
 }
 
-TEST(Pipeline, UnfinishedWorkWithOtherSettingsGivesWayWithoutResume) {
+TEST(Pipeline, UnfinishedWorkIsKeptUnlessForced) {
   const fs::path folder = new_model("anew");
   QuantizeRequest request = request_in(folder, "out", {gptq_method()});
   fs::create_directories(folder / "out.partial");
   write_file(folder / "out.partial" / "request.json", "{}");
+  EXPECT_TRUE(contains(message_of<FileError>([&] { quantize(request); }), "holds unfinished work"));
+  EXPECT_EQ(read_file(folder / "out.partial" / "request.json"), "{}");
+  request.force = true;
   quantize(request);
   EXPECT_NO_THROW(LightModel(folder / "out"));
 }

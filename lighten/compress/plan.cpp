@@ -104,7 +104,9 @@ void choose_methods(const QuantizeRequest& request, Decided& decided) {
                    .quantized_stream = a.quantized_stream || b.quantized_stream};
   decided.calibrated = !request.calibration.empty();
   if (!decided.calibrated && (decided.transform || decided.rounding->needs_calibration()))
-    throw_error<CalibrationError>("method {} needs calibration text; give --calib FILE", request.method_name);
+    throw_error<CalibrationError>(
+        "method {} needs calibration text; give --calib FILE, or --calib prose for one that comes with lighten",
+        request.method_name);
 }
 
 /// 64-bit FNV-1a of bytes.

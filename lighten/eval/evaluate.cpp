@@ -17,7 +17,7 @@ constexpr int64_t kBufferFloats = 32 << 20;  // logits held per model: 128 MB
 
 /// Sums over one window; what the bootstrap draws.
 struct WindowScore {
-  double nll = 0, kl = 0;
+  double nll = 0, reference_nll = 0, kl = 0;
   int64_t tokens = 0, bytes = 0, agreements = 0;
   std::vector<double> kls;
 };
@@ -68,6 +68,7 @@ class Comparison {
     window.tokens += 1;
     window.bytes += static_cast<int64_t>(model_.tokenizer->piece(target).size());
     if (!against_) return;
+    window.reference_nll += score.reference_nll;
     window.kl += score.kl;
     window.kls.push_back(score.kl);
     window.agreements += score.agrees ? 1 : 0;
@@ -114,6 +115,12 @@ void summarise(Evaluation& result, const std::vector<WindowScore>& windows, cons
   for (const WindowScore& window : windows) result.tokens += window.tokens;
   result.windows = static_cast<int64_t>(windows.size());
   if (!result.against) return;
+  const auto reference_nll = ratio(
+      windows, [](const WindowScore& window) { return window.reference_nll; }, tokens);
+  both([&](const auto& picked) { return std::exp(reference_nll(picked)); }, result.against_perplexity,
+       result.against_perplexity_ci);
+  both([&](const auto& picked) { return std::exp(nll(picked) - reference_nll(picked)) - 1; }, result.perplexity_rise,
+       result.perplexity_rise_ci);
   both(ratio(
            windows, [](const WindowScore& window) { return window.kl; }, tokens),
        result.kl_mean, result.kl_mean_ci);
@@ -230,6 +237,10 @@ Json Evaluation::json() const {
                {"size_bytes", size_bytes},
                {"bits_per_weight", bits_per_weight}};
   if (against) {
+    json["against_perplexity"] = against_perplexity;
+    json["against_perplexity_ci"] = pair(against_perplexity_ci);
+    json["perplexity_rise"] = perplexity_rise;
+    json["perplexity_rise_ci"] = pair(perplexity_rise_ci);
     json["kl_mean"] = kl_mean;
     json["kl_mean_ci"] = pair(kl_mean_ci);
     json["kl_p99"] = kl_p99;

@@ -57,6 +57,8 @@ struct Evaluation {
   int64_t windows = 0;
   Interval perplexity_ci, bits_per_byte_ci;
   bool against = false;
+  double against_perplexity = 0, perplexity_rise = 0;  ///< rise: perplexity / the other's - 1
+  Interval against_perplexity_ci, perplexity_rise_ci;
   double kl_mean = 0, kl_p99 = 0, top1_agreement = 0;
   Interval kl_mean_ci, kl_p99_ci, top1_agreement_ci;
   uint64_t size_bytes = 0;     ///< the model's, copied

@@ -63,6 +63,9 @@ TEST(Evaluate, KlIsTheClosedFormInNatsFromTheReference) {
   EXPECT_NEAR(result.kl_mean, kl, 1e-6);
   EXPECT_NEAR(result.kl_p99, kl, 1e-6);
   EXPECT_EQ(result.top1_agreement, 0);
+  // Every window scores b and c: perplexities sqrt(1 / (p_b p_c)) and sqrt(1 / (q_b q_c)).
+  EXPECT_NEAR(result.against_perplexity, 4, 1e-6);
+  EXPECT_NEAR(result.perplexity_rise, std::sqrt(1 / 0.12) / 4 - 1, 1e-6);
   EXPECT_NEAR(result.kl_mean_ci.low, kl, 1e-6);
   EXPECT_NEAR(result.kl_mean_ci.high, kl, 1e-6);
 }

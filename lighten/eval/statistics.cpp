@@ -61,6 +61,7 @@ PositionScore score_position(std::span<const float> logits, int32_t target, std:
     const double kl = weighted / reference_sum - std::log(reference_sum) + std::log(sum);
     score.kl = kl < 0 ? 0 : kl;  // rounding only; a NaN stays
     score.agrees = best == reference_best;
+    score.reference_nll = std::log(reference_sum) + reference_top - static_cast<double>(reference[static_cast<size_t>(target)]);
   }
   score.nll = std::log(sum) + top - static_cast<double>(logits[static_cast<size_t>(target)]);
   return score;

@@ -24,9 +24,10 @@ double quantile(std::vector<double>& values, double share);
 
 /// What one position says about the token that follows.
 struct PositionScore {
-  double nll = 0;       ///< -ln softmax(logits)[target]
-  double kl = 0;        ///< D(reference || model) = sum_i p_i (ln p_i - ln q_i) in nats; 0 without a reference
-  bool agrees = false;  ///< both give the highest logit to the same token (the lowest id on ties)
+  double nll = 0;            ///< -ln softmax(logits)[target]
+  double kl = 0;             ///< D(reference || model) = sum_i p_i (ln p_i - ln q_i) in nats; 0 without a reference
+  double reference_nll = 0;  ///< the reference's; 0 without one
+  bool agrees = false;       ///< both give the highest logit to the same token (the lowest id on ties)
 };
 /// logits [vocab], reference [vocab] or empty. Sums in double. A NaN among the logits comes out as a NaN.
 PositionScore score_position(std::span<const float> logits, int32_t target, std::span<const float> reference = {});

@@ -103,6 +103,11 @@ struct Bench::State {
   bool mixed_builds = false;
   Clock::time_point start = Clock::now();
 
+  /// What a reader must know before the claims; "" for the full size.
+  std::string size_remark() const {
+    if (size == RecipeSize::full) return "";
+    return fmt::format("This is the {} size: it shows that the recipe runs. Only --full judges the claims.", to_string(size));
+  }
   fs::path file() const { return folder / fmt::format("state-{}.json", to_string(size)); }
   double seconds() const { return seconds_before + std::chrono::duration<double>(Clock::now() - start).count(); }
   uint64_t peak() const { return std::max(peak_before, peak_resident_bytes()); }
@@ -238,6 +243,7 @@ std::string Bench::State::text() const {
     table.row(row);
   }
   std::string out = table.text() + "\n";
+  if (const std::string remark = size_remark(); !remark.empty()) out += remark + "\n";
   for (const Claim& claim : claims)
     out += fmt::format("{}  {} (margin {:+.1f} %)\n", claim.holds ? "holds" : "FAILS", claim.text, 100 * claim.margin);
   return out;
@@ -245,6 +251,7 @@ std::string Bench::State::text() const {
 
 Report Bench::State::report() const {
   Report report(fmt::format("Reproducing {}", id), claim);
+  if (const std::string remark = size_remark(); !remark.empty()) report.paragraph(remark);
   if (!claims.empty()) report.heading("Claims").claims(claims);
   const std::vector<std::string> names = metrics();
   const Json json = result();

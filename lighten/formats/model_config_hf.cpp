@@ -243,6 +243,7 @@ ModelConfig parse_hf_config(const Json& json, const std::string& file, const Jso
   }
   config.bos_token = fields.integer("bos_token_id", top.integer("bos_token_id", -1));
   config.name = top.text("_name_or_path", "");
+  config.licence = top.text("license", "");
   check(config, file);
   return config;
 }
@@ -272,6 +273,7 @@ Json to_hf_config(const ModelConfig& config) {
                          : config.end_tokens.size() == 1 ? Json(config.end_tokens.front())
                                                          : Json(config.end_tokens);
   json["pad_token_id"] = nullptr;
+  if (!config.licence.empty()) json["license"] = config.licence;
   return json;
 }
 

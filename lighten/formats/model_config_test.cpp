@@ -24,6 +24,13 @@ Json gemma3_270m() {
     "eos_token_id": 1, "bos_token_id": 2})");
 }
 
+TEST(ModelConfig, TheLicenceIsCarriedOver) {
+  ModelConfig config = parse_hf_config(smollm2(), "config.json");
+  EXPECT_EQ(config.licence, "");
+  config.licence = "apache-2.0";
+  EXPECT_EQ(parse_hf_config(to_hf_config(config), "config.json").licence, "apache-2.0");
+}
+
 TEST(ModelConfig, ReadsSmolLm2) {
   const ModelConfig c = parse_hf_config(smollm2(), "config.json");
   EXPECT_EQ(c.head_dim, 64);

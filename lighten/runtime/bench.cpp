@@ -76,7 +76,10 @@ OptionList describe(BenchOptions& o) {
 }
 
 Json bench_model(RuntimeModel& model, const BenchOptions& options, double load_seconds) {
-  const int64_t vocab = model.config().vocab_size;
+  const int64_t vocab = model.config().vocab_size, most = model.config().context_length;
+  if (const int64_t needed = std::max(options.prefill, options.context + options.decode); needed > most)
+    throw_error<OptionError>("{} tokens are to be held, but the model's context has {}: choose a smaller --{}", needed, most,
+                             options.prefill > most ? "prefill" : "context or --decode");
   Random random(0);
   std::vector<int32_t> tokens(static_cast<size_t>(std::max({options.prefill, options.decode, options.context})));
   for (int32_t& token : tokens) token = static_cast<int32_t>(random.below(static_cast<uint64_t>(vocab)));

@@ -72,6 +72,8 @@ class Answers {
 
 std::vector<std::string> read_prompts(const fs::path& file) {
   const std::string text = read_file(file);
+  if (text.find('\0') != std::string::npos)
+    throw_error<FormatError>("{} is binary (it holds NUL bytes); give prompts as lines of UTF-8 text", file.string());
   const bool json = file.extension() == ".jsonl";
   std::vector<std::string> prompts;
   int64_t number = 0;
@@ -110,8 +112,8 @@ int answer_prompts(RuntimeModel& model, const RunOptions& options, Json report, 
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const double rate = static_cast<double>(tokens) / seconds;
   report.update({{"seconds", seconds}, {"tokens_per_s", rate}, {"reused_prompt_tokens", answers.reused_tokens()}});
-  info(fmt::format("[{} prompts, {} tokens, {:.1f} tokens/s in all; {} prompt tokens taken over]", prompts.size(), tokens, rate,
-                   answers.reused_tokens()));
+  info(fmt::format("[{} prompts, {} tokens, {:.1f} tokens/s in all; {} prompt tokens were shared and computed once]",
+                   prompts.size(), tokens, rate, answers.reused_tokens()));
   if (options.json == "-") {
     out << json_text(report, 1) << std::endl;
   } else if (!options.json.empty()) {

@@ -105,6 +105,19 @@ std::string quantize_command(const DemoOptions& o) {
       refined ? fmt::format(" --mse --passes {}", kPasses) : "", o.bits, o.group_size, o.head_bits);
 }
 
+/// Goes on with work that an earlier demo left, if it was the same.
+QuantizeReport quantize_or_go_on(QuantizeRequest request) {
+  request.force = true;
+  request.resume = fs::exists(partial_folder(request.output));
+  if (!request.resume) return quantize(request);
+  try {
+    return quantize(request);
+  } catch (const OptionError&) {  // begun with other settings
+    request.resume = false;
+    return quantize(request);
+  }
+}
+
 /// Quantizes unless the same model is there already. Returns the report of the work.
 Json make_light(QuantizeRequest request, const fs::path& folder, const std::string& name) {
   request.output = folder / name;
@@ -121,8 +134,7 @@ Json make_light(QuantizeRequest request, const fs::path& folder, const std::stri
   }
   info(fmt::format("making {}: {} at {} bits, group {}, head {} bits", request.output.string(), request.method_name,
                    request.bits, request.group_size, request.head_bits));
-  request.force = true;
-  const QuantizeReport report = quantize(request);
+  const QuantizeReport report = quantize_or_go_on(request);
   Json json = report.json();
   json["fingerprint"] = wanted;
   write_file(record, json_text(json, 1) + "\n");
@@ -304,6 +316,7 @@ void write_report(const fs::path& file, const std::vector<Row>& rows, const std:
 }
 
 int demo(const DemoOptions& options, const Common& common) {
+  parse_method(options.method);  // a wrong name is refused before an hour's work
   const fs::path folder = options.output, model = data_path("smollm2-135m"), texts = data_path("prose");
   fs::create_directories(folder);
   QuantizeRequest request;

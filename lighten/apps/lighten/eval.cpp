@@ -5,6 +5,7 @@
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
 #include "lighten/base/table.h"
+#include "lighten/compress/calibration.h"
 #include "lighten/data/packages.h"
 #include "lighten/eval/evaluate.h"
 #include "lighten/runtime/model.h"
@@ -42,8 +43,12 @@ void print(const Evaluation& e, const Json& json) {
   table.row({"perplexity", fmt::format("{:.3f}", e.perplexity), interval(e.perplexity_ci, 3)});
   table.row({"bits per byte", fmt::format("{:.4f}", e.bits_per_byte), interval(e.bits_per_byte_ci, 4)});
   if (e.against) {
-    table.row({"KL to float, mean, nats", fmt::format("{:.5f}", e.kl_mean), interval(e.kl_mean_ci, 5)});
-    table.row({"KL to float, 99th percentile, nats", fmt::format("{:.4f}", e.kl_p99), interval(e.kl_p99_ci, 4)});
+    table.row(
+        {"perplexity of the other model", fmt::format("{:.3f}", e.against_perplexity), interval(e.against_perplexity_ci, 3)});
+    table.row(
+        {"perplexity above it, %", fmt::format("{:+.2f}", 100 * e.perplexity_rise), interval(e.perplexity_rise_ci, 2, 100)});
+    table.row({"KL to it, mean, nats", fmt::format("{:.5f}", e.kl_mean), interval(e.kl_mean_ci, 5)});
+    table.row({"KL to it, 99th percentile, nats", fmt::format("{:.4f}", e.kl_p99), interval(e.kl_p99_ci, 4)});
     table.row(
         {"same most likely token, %", fmt::format("{:.2f}", 100 * e.top1_agreement), interval(e.top1_agreement_ci, 2, 100)});
   }
@@ -51,6 +56,16 @@ void print(const Evaluation& e, const Json& json) {
   table.row({"bits per weight", fmt::format("{:.2f}", json.at("bits_per_weight").get<double>()), ""});
   table.row({"tokens scored", fmt::format("{}", e.tokens), ""});
   std::cout << table.text();
+}
+
+/// What is wrong with a text names its file.
+template <typename Evaluate>
+Evaluation evaluated(const Evaluate& evaluate, const fs::path& text) {
+  try {
+    return evaluate();
+  } catch (const FormatError& error) {
+    throw_error<FormatError>("{}: {}", text.string(), error.what());
+  }
 }
 
 }  // namespace
@@ -70,14 +85,15 @@ Verb eval_verb(CLI::App& root) {
       throw OptionError("--exact is for the runtime engine; --engine torch always computes in float32");
     options->evaluation.seed = common->seed;
     const fs::path text_file = resolve_text(options->text, "test.txt");
-    const std::string text = read_file(text_file);
+    const std::string text = read_plain_text(text_file, "text");
     const Engine engine = options->engine == "torch" ? Engine::torch : Engine::runtime;
     EvaluatedModel model = open_for_evaluation(resolve_model(options->model), engine, common->threads, options->exact,
                                                kv_format(options->kv_cache));
     std::optional<EvaluatedModel> reference;
     if (!options->against.empty())
       reference = open_for_evaluation(resolve_model(options->against), engine, common->threads, true);
-    const Evaluation result = evaluate(model, reference ? &*reference : nullptr, text, options->evaluation);
+    const Evaluation result =
+        evaluated([&] { return evaluate(model, reference ? &*reference : nullptr, text, options->evaluation); }, text_file);
     Json json = {{"model", options->model}};
     if (reference) json["against"] = options->against;
     json["text"] = text_file.string();

@@ -85,7 +85,7 @@ void print(const QuantizeVerbOptions& o, const QuantizeReport& report, uint64_t 
     table.row({"saved by their rows", "", human_bytes(static_cast<double>(report.rows_saved))});
   }
   table.row({"bits per weight, all tensors", "", fmt::format("{:.2f}", report.bits_per_weight)});
-  table.row({"bits per weight, quantized linears", "", fmt::format("{:.3f}", report.linear_bits)});
+  table.row({"bits per weight, quantized linears, without padding", "", fmt::format("{:.3f}", report.linear_bits)});
   fmt::print("\n{}\n", table.text());
   if (!report.errors.empty()) {
     Table errors({"relative squared error of", "mean, %", "worst, %", "in block"});
@@ -174,6 +174,7 @@ Verb quantize_verb(CLI::App& root, int argc, char** argv) {
   }
   verb.run = [options, own, chosen, common = verb.common] {
     QuantizeRequest& request = options->request;
+    if (request.methods.empty()) request.methods = parse_method(request.method_name);  // an empty name: says so
     validate(own);
     validate(chosen);
     request.group_size = group_of(options->group);

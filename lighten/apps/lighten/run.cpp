@@ -18,9 +18,9 @@ Verb run_verb(CLI::App& root) {
   verb.app->add_option("-p,--prompt", options->prompt,
                        "answer this and end; without it: chat, line by line from standard input");
   verb.app
-      ->add_option(
-          "--prompts", options->prompts,
-          "answer every line of this file (.jsonl: strings or {\"prompt\": ...}), several at once; JSON lines come out")
+      ->add_option("--prompts", options->prompts,
+                   "answer every line of this file (.jsonl: strings or {\"prompt\": ...}), several at once; a JSON line comes "
+                   "out for each as it is done, \"index\" counts prompts from 0")
       ->excludes("--prompt");
   verb.app->add_option("--stop", options->stop, "end the answer before this text (may be given several times)")
       ->allow_extra_args(false);

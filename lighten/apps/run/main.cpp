@@ -104,7 +104,8 @@ int run(int argc, char** argv) {
   app.add_option("MODEL", options.model, "light folder, Hugging Face folder, .gguf, or id of a model in the cache")->required();
   app.add_option("-p,--prompt", options.prompt, "answer this and end; without it: chat, line by line from standard input");
   app.add_option("--prompts", options.prompts,
-                 "answer every line of this file (.jsonl: strings or {\"prompt\": ...}), several at once; JSON lines come out")
+                 "answer every line of this file (.jsonl: strings or {\"prompt\": ...}), several at once; a JSON line comes "
+                 "out for each as it is done, \"index\" counts prompts from 0")
       ->excludes("--prompt");
   app.add_option("--stop", options.stop, "end the answer before this text (may be given several times)")
       ->allow_extra_args(false);
