@@ -144,7 +144,9 @@ std::string trim_text(const Json& method) {
   for (const Json& file : record.value("corpus", Json::array()))
     if (file.is_object())
       text += fmt::format(" {} (sha256 {:.12})", file.value("file", std::string("?")), file.value("sha256", std::string("?")));
-  return text + (record.value("corpus", Json::array()).size() == 1 ? " needs" : " need");
+  text += record.value("corpus", Json::array()).size() == 1 ? " needs" : " need";
+  const Json fill = record.value("fill", Json(0));
+  return fill == 0 ? text : text + fmt::format(", filled up to {} of the same characters", json_text(fill));
 }
 
 std::string token_text(const Tokenizer& tokenizer, int32_t id) {
