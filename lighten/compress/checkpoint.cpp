@@ -54,6 +54,8 @@ bool is_unfinished_work(const fs::path& folder) {
                      [](const auto& entry) { return entry.path().filename().string().starts_with(kSettings); });
 }
 
+bool has_finished_blocks(const fs::path& folder) { return fs::exists(folder / kState); }
+
 void release_folder(const fs::path& folder) {
   fs::remove(folder / kSettings);
   fs::remove(folder / kState);

@@ -19,6 +19,8 @@ struct Checkpoint {
 void claim_folder(const fs::path& folder, const Json& fingerprint);
 /// Whether claim_folder() was here.
 bool is_unfinished_work(const fs::path& folder);
+/// Whether it holds finished blocks.
+bool has_finished_blocks(const fs::path& folder);
 /// Removes what a finished folder need not hold.
 void release_folder(const fs::path& folder);
 

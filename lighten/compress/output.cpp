@@ -65,7 +65,7 @@ void check_output(const QuantizeRequest& request) {
         "{} is in the way: unfinished work would be kept there, and it is none of lighten's; move it, or "
         "choose another -o",
         partial.string());
-  if (!request.resume && !request.force && fs::exists(partial) && compress::is_unfinished_work(partial))
+  if (!request.resume && !request.force && compress::has_finished_blocks(partial))
     throw_error<FileError>("{} holds unfinished work: go on with it with --resume, or start anew with --force",
                            partial.string());
 }

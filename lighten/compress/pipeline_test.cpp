@@ -256,6 +256,7 @@ TEST(Pipeline, UnfinishedWorkIsKeptUnlessForced) {
   QuantizeRequest request = request_in(folder, "out", {gptq_method()});
   fs::create_directories(folder / "out.partial");
   write_file(folder / "out.partial" / "request.json", "{}");
+  write_file(folder / "out.partial" / "state.safetensors", "");
   EXPECT_TRUE(contains(message_of<FileError>([&] { quantize(request); }), "holds unfinished work"));
   EXPECT_EQ(read_file(folder / "out.partial" / "request.json"), "{}");
   request.force = true;

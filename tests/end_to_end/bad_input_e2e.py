@@ -188,7 +188,7 @@ done = quantize(model, "--calib", folder / "calib-too-short", "--dry-run", metho
 check_error(done, 1, ["calib-too-short"], "--dry-run on a text that is too short")
 check_error(quantize(model, "--calib", folder / "calib-too-short", method="gptq", out="short"), 1, ["calib-too-short"], "the same without --dry-run")
 check(not list(folder.glob("short*")), "a calibration text that is refused leaves no folder")
-check_error(lighten("eval", model, "--text", folder / "calib-empty"), 1, ["window"], "evaluation on an empty text")
+check_error(lighten("eval", model, "--text", folder / "calib-empty"), 1, ["calib-empty is empty"], "evaluation on an empty text")
 
 done = lighten("quantize", model, "--method", "rtn", "--bits", 4, "--group-size", 128, "-o", folder / "out")
 check(done.returncode in (1, 2) and "proj" in done.stderr and "32" in done.stderr and "64" in done.stderr, "group size that does not divide: names tensor and sizes that would do", done)
