@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "lighten/base/error.h"
 #include "lighten/kernels/layout.h"
 
 namespace lighten::runtime {
@@ -22,8 +23,11 @@ void split_block(const float* x, int64_t n, float* coarse, float* rest) {
 
 }  // namespace
 
+int64_t rounding_block(const LinearSpec& spec) { return spec.bits <= 8 ? kernels::layout_of(spec).block : 0; }
+
 void split_activations(const LinearSpec& spec, const float* x, int64_t n, float* out) {
-  const int64_t width = spec.columns, block = kernels::layout_of(spec).block;
+  const int64_t width = spec.columns, block = rounding_block(spec);
+  if (block == 0) throw_error<ModelError>("activations are not rounded for weights of {} bits", spec.bits);
   for (int64_t t = 0; t < n; ++t)
     for (int64_t i = 0; i < width; i += block)
       split_block(x + t * width + i, std::min(block, width - i), out + 2 * t * width + i, out + (2 * t + 1) * width + i);

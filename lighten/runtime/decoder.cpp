@@ -152,25 +152,30 @@ void Decoder::embed(std::span<const int32_t> tokens) {
 void Decoder::multiply(const float* in, int64_t n, std::initializer_list<Product> products) {
   std::array<LinearTask, 3> tasks;
   size_t count = 0;
-  int64_t outputs = 0;
-  bool rounds = false;
   for (const Product& product : products) {
     const auto& [spec, data] = product.matrix.weight;
     const std::vector<float>& bias = product.matrix.bias;
     tasks[count++] = {spec, data, product.out, spec.rows, bias.empty() ? nullptr : bias.data()};
-    outputs += spec.rows;
-    rounds = rounds || (!exact_ && spec.bits <= 8);
   }
-  const std::span<LinearTask> used = std::span(tasks).first(count);
-  if (rounds) {
-    multiply_split(in, n, used, outputs);
-  } else {
-    linear(used, in, tasks[0].spec.columns, n, exact_ ? Arithmetic::exact : Arithmetic::fast, *pool_);
+  // Weights that round activations alike go together; a GGUF may mix them among q, k and v.
+  for (std::span<LinearTask> left = std::span(tasks).first(count); !left.empty();) {
+    const int64_t block = exact_ ? 0 : rounding_block(left.front().spec);
+    const auto end = std::stable_partition(
+        left.begin(), left.end(), [&](const LinearTask& task) { return exact_ || rounding_block(task.spec) == block; });
+    const auto alike = left.first(static_cast<size_t>(end - left.begin()));
+    if (block > 0) {
+      multiply_split(in, n, alike);
+    } else {
+      linear(alike, in, alike.front().spec.columns, n, exact_ ? Arithmetic::exact : Arithmetic::fast, *pool_);
+    }
+    left = left.subspan(alike.size());
   }
 }
 
-void Decoder::multiply_split(const float* in, int64_t n, std::span<LinearTask> tasks, int64_t outputs) {
+void Decoder::multiply_split(const float* in, int64_t n, std::span<LinearTask> tasks) {
   const int64_t width = tasks[0].spec.columns;
+  int64_t outputs = 0;
+  for (const LinearTask& task : tasks) outputs += task.spec.rows;
   grow(scratch_.halves, 2 * n * width);
   grow(scratch_.pairs, 2 * n * outputs);
   each_token(n, 4 * width,

@@ -75,7 +75,8 @@ class Decoder final : public RuntimeModel {
   };
   /// At most three products of the same input, in one go.
   void multiply(const float* in, int64_t n, std::initializer_list<Product> products);
-  void multiply_split(const float* in, int64_t n, std::span<LinearTask> tasks, int64_t outputs);
+  /// Tasks of the same rounding_block.
+  void multiply_split(const float* in, int64_t n, std::span<LinearTask> tasks);
   void normalize(const std::vector<float>& weight, const float* in, float* out, int64_t n);
   /// x += h, after h's own norm if there is one.
   void add_residual(const std::vector<float>& out_norm, int64_t n);

@@ -156,6 +156,69 @@ std::string tiny_name(const testing::TestParamInfo<int>& info) {
 }
 INSTANTIATE_TEST_SUITE_P(Every, TinyDecoder, testing::Range(0, 5), tiny_name);
 
+/// A float model some of whose matrices the file holds in 8 bits, as GGUFs that mix kinds do: v of every layer in groups of 32,
+/// k of the second in groups of 64.
+class MixedWeights final : public WeightSource {
+ public:
+  explicit MixedWeights(std::unique_ptr<WeightSource> source) : source_(std::move(source)) {}
+  const fs::path& path() const override { return source_->path(); }
+  const ModelConfig& config() const override { return source_->config(); }
+  const std::vector<StoredTensor>& tensors() const override { return source_->tensors(); }
+  std::shared_ptr<const Tokenizer> tokenizer() const override { return nullptr; }
+  std::string chat_template() const override { return ""; }
+  uint64_t size_on_disk() const override { return 0; }
+  std::string container() const override { return "test"; }
+  std::vector<float> read(const std::string& name) const override {
+    const std::optional<QuantTensor> quantized = read_quantized(name);
+    return quantized ? dequantize(*quantized) : source_->read(name);
+  }
+  std::optional<QuantTensor> read_quantized(const std::string& name) const override {
+    const bool v = name.ends_with("v_proj.weight"), k = name == "model.layers.1.self_attn.k_proj.weight";
+    if (!v && !k) return std::nullopt;
+    const std::vector<float> values = source_->read(name);
+    const int64_t columns = config().hidden_size, group = v ? 32 : 64;
+    QuantTensor tensor;
+    tensor.bits = 8;
+    tensor.zero = ZeroKind::symmetric;
+    tensor.group_size = group;
+    tensor.rows = std::ssize(values) / columns;
+    tensor.columns = columns;
+    for (size_t begin = 0; begin < values.size(); begin += static_cast<size_t>(group)) {
+      const Half scale = float_to_half(0.01f);
+      tensor.scales.push_back(scale);
+      for (size_t i = begin; i < begin + static_cast<size_t>(group); ++i)
+        tensor.codes.push_back(
+            static_cast<uint8_t>(std::clamp<long>(std::lround(values[i] / half_to_float(scale)) + 128, 0, 255)));
+    }
+    return tensor;
+  }
+
+ private:
+  std::unique_ptr<WeightSource> source_;
+};
+
+TEST(Decoder, ProductsOfOneInputMayMixBitsAndGroups) {
+  for (const int index : {0, 2, 4}) {
+    const TinyModel& tiny_model = tiny(index);
+    const MixedWeights mixed(open_weights(tiny_model.folder));
+    Tensors tensors = tiny_model.tensors;
+    for (auto& [name, values] : tensors)
+      if (mixed.read_quantized(name)) values = mixed.read(name);
+    const std::vector<int32_t> ids = random_ids(tiny_model.config, 40, 15);
+    const std::vector<double> want = ReferenceDecoder(tiny_model.config, tensors).logits(ids);
+    for (const bool exact : {true, false}) {
+      auto pool = std::make_unique<ThreadPool>(2);
+      auto weights = runtime::pack_weights(mixed, FloatStorage::native, *pool);
+      EXPECT_EQ(weights.layers[1].v.weight.spec.bits, 8);
+      EXPECT_EQ(weights.layers[1].k.weight.spec.group_size, 64);
+      EXPECT_EQ(weights.layers[1].q.weight.spec.bits, 16);
+      runtime::Decoder model(std::move(weights), {}, {.exact = exact}, std::move(pool));
+      const auto cache = model.new_cache(0);
+      EXPECT_LT(worst(run_all(model, *cache, ids), want, 96), 4e-3) << index;
+    }
+  }
+}
+
 TEST(Decoder, RefusesWhatCannotWork) {
   const TinyModel& tiny_model = tiny(0);
   const auto model = RuntimeModel::load(tiny_model.folder, kExact);
