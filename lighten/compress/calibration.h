@@ -30,13 +30,9 @@ struct CalibrationRows {
   int64_t text_tokens = 0;  ///< tokens that were tokenized (a very long text is thinned out first, by seed)
 };
 
-/// The text of a file. Throws CalibrationError that begins with `role` ("calibration file") and the file's name: it is empty or
-/// binary (NUL bytes or more than a tenth invalid UTF-8).
-std::string read_plain_text(const fs::path& file, const std::string& role);
-
 /// Reads text files, tokenizes them (no special tokens recognised) and draws rows by seed: the text is cut at a random offset
 /// into rows that do not overlap, and of these a random choice is taken. A text too short for all rows gives those it has, with
-/// a warning. Throws CalibrationError naming the file: empty, binary (NUL bytes or more than a tenth invalid UTF-8), or all
+/// a warning. Throws FormatError for a file that is empty or binary (read_plain_text), CalibrationError if all
 /// files together below one row.
 CalibrationRows read_calibration(const std::vector<fs::path>& files, const Tokenizer& tokenizer,
                                  const CalibrationOptions& options);

@@ -21,8 +21,10 @@ std::string message_of(const std::function<void()>& work) {
     work();
   } catch (const CalibrationError& error) {
     return error.what();
+  } catch (const FormatError& error) {  // a file that holds no text
+    return error.what();
   }
-  return "no CalibrationError";
+  return "no error";
 }
 
 fs::path text_file(const std::string& name, const std::string& text) {

@@ -1,36 +1,18 @@
 // From text files to rows of tokens.
 #include <algorithm>
 #include <numeric>
-#include <string_view>
 
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
 #include "lighten/base/random.h"
 #include "lighten/compress/calibration.h"
+#include "lighten/formats/plain_text.h"
 
 namespace lighten {
 namespace {
 
 constexpr size_t kExcerpt = 64 * 1024;  // a very long text is thinned out in pieces of this many bytes
 constexpr size_t kBytesPerToken = 64;   // text kept per token wanted: far more than any prose needs
-
-/// Bytes that do not belong to valid UTF-8 (structure only: lead and continuation bytes).
-size_t invalid_utf8_bytes(std::string_view text) {
-  size_t bad = 0;
-  for (size_t i = 0; i < text.size();) {
-    const auto lead = static_cast<unsigned char>(text[i]);
-    const size_t length = lead < 0x80                   ? 1
-                          : lead >= 0xc2 && lead < 0xe0 ? 2
-                          : lead >= 0xe0 && lead < 0xf0 ? 3
-                          : lead >= 0xf0 && lead < 0xf5 ? 4
-                                                        : 0;
-    bool right = length > 0 && i + length <= text.size();
-    for (size_t k = 1; right && k < length; ++k) right = (static_cast<unsigned char>(text[i + k]) & 0xc0) == 0x80;
-    bad += right ? 0 : 1;
-    i += right ? length : 1;
-  }
-  return bad;
-}
 
 /// Keeps a random choice of excerpts, in order, when the text is far longer than needed.
 std::string thin_out(std::string text, size_t keep, Random& random) {
@@ -63,19 +45,6 @@ std::string names_of(const std::vector<fs::path>& files) {
 }
 
 }  // namespace
-
-std::string read_plain_text(const fs::path& file, const std::string& role) {
-  std::string text = read_file(file);
-  const std::string name = file.string();
-  if (std::all_of(text.begin(), text.end(), [](unsigned char c) { return c <= ' '; }))
-    throw_error<CalibrationError>("{} {} is empty; give plain text like what the model will read", role, name);
-  if (text.find('\0') != std::string::npos)
-    throw_error<CalibrationError>("{} {} is binary (it holds NUL bytes); give plain text in UTF-8", role, name);
-  if (invalid_utf8_bytes(text) * 10 > text.size())
-    throw_error<CalibrationError>("{} {} is not UTF-8 text (more than a tenth of it is invalid); give plain text in UTF-8",
-                                  role, name);
-  return text;
-}
 
 CalibrationRows read_calibration(const std::vector<fs::path>& files, const Tokenizer& tokenizer,
                                  const CalibrationOptions& options) {

@@ -18,6 +18,10 @@
 namespace lighten {
 namespace {
 
+using test::contains;
+using test::contents;
+using test::message_of;
+
 /// Scales by powers of mean |x|: a transform that reads statistics and folds, as AWQ does.
 class PowerFold : public Transform {
  public:
@@ -66,26 +70,6 @@ fs::path new_model(const std::string& name, const ModelConfig& config = test::ti
   test::write_test_model(folder, config);
   return folder;
 }
-
-/// Every file of a folder by relative name.
-std::map<std::string, std::string> contents(const fs::path& folder) {
-  std::map<std::string, std::string> files;
-  for (const auto& entry : fs::recursive_directory_iterator(folder))
-    if (entry.is_regular_file()) files[fs::relative(entry.path(), folder).string()] = read_file(entry.path());
-  return files;
-}
-
-template <typename E>
-std::string message_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const E& error) {
-    return error.what();
-  }
-  return "not the expected error";
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 double mean_error(const QuantizeReport& report) {
   double sum = 0;

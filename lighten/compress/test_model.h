@@ -1,5 +1,7 @@
 // A small random model with a tokenizer and text, as a folder, for tests of the whole way.
 #pragma once
+#include <functional>
+#include <map>
 #include <string>
 
 #include "lighten/runtime/tiny_model_test.h"
@@ -41,5 +43,26 @@ inline void write_test_model(const fs::path& folder, const ModelConfig& config, 
   write_file(folder / "model" / "tokenizer.json", byte_tokenizer().dump());
   write_file(folder / "text.txt", random_text(4000, 7));
 }
+
+/// Every file of a folder by relative name.
+inline std::map<std::string, std::string> contents(const fs::path& folder) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::recursive_directory_iterator(folder))
+    if (entry.is_regular_file()) files[fs::relative(entry.path(), folder).string()] = read_file(entry.path());
+  return files;
+}
+
+/// What the E that `work` throws says.
+template <typename E>
+std::string message_of(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const E& error) {
+    return error.what();
+  }
+  return "not the expected error";
+}
+
+inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace lighten::test

@@ -1,8 +1,8 @@
 #include "lighten/compress/trim.h"
 
 #include "lighten/base/error.h"
-#include "lighten/compress/calibration.h"
 #include "lighten/data/sha256.h"
+#include "lighten/formats/plain_text.h"
 #include "lighten/formats/trimmed_weights.h"
 
 namespace lighten::compress {

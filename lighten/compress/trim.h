@@ -19,8 +19,8 @@ struct TrimRecord {
   Json json() const;
 };
 
-/// `source` with the tokens that request.trim_corpus needs. Throws CalibrationError (a text is empty or binary), OptionError,
-/// FormatError (a tokenizer that cannot be trimmed).
+/// `source` with the tokens that request.trim_corpus needs. Throws OptionError, FormatError (a text is empty or
+/// binary, a tokenizer cannot be trimmed).
 std::unique_ptr<WeightSource> trim_to_corpus(std::unique_ptr<WeightSource> source, const QuantizeRequest& request,
                                              TrimRecord& record);
 

@@ -15,6 +15,10 @@
 namespace lighten {
 namespace {
 
+using test::contains;
+using test::contents;
+using test::message_of;
+
 constexpr int64_t kRows = 160;  // 96 characters, 60 pairs of letters, an end, three rows without a token
 
 /// The byte tokenizer with pairs of letters ("aa", "ab", ...) and an added end.
@@ -56,25 +60,6 @@ QuantizeRequest request_in(const fs::path& folder, const std::string& output, co
   if (method.name != "rtn") request.calibration = {folder / "text.txt"};
   request.trim_corpus = {folder / "corpus.txt"};
   return request;
-}
-
-template <typename E>
-std::string message_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const E& error) {
-    return error.what();
-  }
-  return "not the expected error";
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-std::map<std::string, std::string> contents(const fs::path& folder) {
-  std::map<std::string, std::string> files;
-  for (const auto& entry : fs::recursive_directory_iterator(folder))
-    if (entry.is_regular_file()) files[fs::relative(entry.path(), folder).string()] = read_file(entry.path());
-  return files;
 }
 
 /// The trimmed model's ids in the whole vocabulary, by the tokens' texts.
@@ -181,7 +166,7 @@ TEST(Trim, BadInputIsSaidBeforeAnyWork) {
   QuantizeRequest request = request_in(folder, "out");
   const auto refused = [&](const std::string& text) {
     write_file(folder / "corpus.txt", text);
-    return message_of<CalibrationError>([&] { plan_quantize(request); });
+    return message_of<FormatError>([&] { plan_quantize(request); });
   };
   EXPECT_TRUE(contains(refused(" \n"), "--trim-vocab text " + (folder / "corpus.txt").string() + " is empty"));
   EXPECT_TRUE(contains(refused(std::string("a\0b", 3)), "is binary (it holds NUL bytes)"));

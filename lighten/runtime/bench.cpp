@@ -87,8 +87,8 @@ Json bench_model(RuntimeModel& model, const BenchOptions& options, double load_s
                                               steps = all.first(static_cast<size_t>(options.decode));
   std::vector<float> logits(static_cast<size_t>(vocab * options.parallel));
 
-  prefill_rate(model, prompt.first(std::min<size_t>(prompt.size(), 64)), logits);
-  Pasts pasts;  // one for each text, so that no text reads another's keys from the processor's cache
+  prefill_rate(model, prompt, logits);  // untimed, as llama-bench does
+  Pasts pasts;                          // one for each text, so that no text reads another's keys from the processor's cache
   for (int64_t i = 0; i < options.parallel; ++i)
     pasts.push_back(filled(model, all.first(static_cast<size_t>(options.context))));
   const std::span<const std::unique_ptr<KvCache>> every(pasts), one = every.first(1);

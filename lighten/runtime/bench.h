@@ -23,8 +23,8 @@ struct BenchOptions {
 /// All but model.
 OptionList describe(BenchOptions& options);
 
-/// Times `prefill` random tokens at once, and `decode` tokens one by one after `context` others, `repeat` times after a short
-/// warm-up; with `parallel` > 1 also so many texts together, one token each in every step.
+/// Times `prefill` random tokens at once, and `decode` tokens one by one after `context` others, `repeat` times after
+/// untimed ones; with `parallel` > 1 also so many texts together, one token each in every step.
 /// {"prefill_tokens_per_s": {min, median, max}, "decode_tokens_per_s": {...}, "parallel_tokens_per_s": {...} of all texts
 /// together, "rss_bytes": peak of the process, mapped pages included, "weight_bytes", "kv_bytes": of one text's context,
 /// "load_seconds": as given, and the settings}.

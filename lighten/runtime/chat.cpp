@@ -21,17 +21,6 @@ double rate(double tokens, double seconds) { return seconds > 0 && tokens > 0 ? 
 double decode_rate(const GenerateResult& r) { return rate(static_cast<double>(r.tokens.size()) - 1, r.decode_seconds); }
 double prompt_rate(const GenerateResult& r) { return rate(static_cast<double>(r.prompt_tokens), r.prompt_seconds); }
 
-Json to_json(const GenerateResult& r) {
-  return {{"text", r.text},
-          {"tokens", r.tokens},
-          {"reason", r.reason},
-          {"prompt_tokens", r.prompt_tokens},
-          {"prompt_seconds", r.prompt_seconds},
-          {"prompt_tokens_per_s", prompt_rate(r)},
-          {"decode_seconds", r.decode_seconds},
-          {"decode_tokens_per_s", decode_rate(r)}};
-}
-
 std::string speed_line(const GenerateResult& r) {
   return fmt::format("[prompt {} tokens, {:.0f} tokens/s; answer {} tokens, {:.1f} tokens/s; {}]", r.prompt_tokens,
                      prompt_rate(r), r.tokens.size(), decode_rate(r), r.reason);
@@ -113,6 +102,17 @@ void check_vocabulary(const RuntimeModel& model, const std::string& path) {
 }
 
 }  // namespace
+
+Json to_json(const GenerateResult& r) {
+  return {{"text", r.text},
+          {"tokens", r.tokens},
+          {"reason", r.reason},
+          {"prompt_tokens", r.prompt_tokens},
+          {"prompt_seconds", r.prompt_seconds},
+          {"prompt_tokens_per_s", prompt_rate(r)},
+          {"decode_seconds", r.decode_seconds},
+          {"decode_tokens_per_s", decode_rate(r)}};
+}
 
 OptionList describe(RunOptions& o) {
   OptionList list = {

@@ -31,6 +31,9 @@ struct RunOptions {
 /// All but model, prompt, prompts, stop and json, which a command line binds by hand.
 OptionList describe(RunOptions& options);
 
+/// Text, tokens, reason and speeds, as `--json` writes them.
+Json to_json(const GenerateResult& result);
+
 /// What a tokenizer and a chat template make of messages. Without a template (or raw) the texts are simply strung together.
 class PromptWriter {
  public:

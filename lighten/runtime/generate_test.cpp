@@ -290,7 +290,7 @@ TEST(Prompts, BadFilesAreRefusedWithTheLine) {
     }
     return "";
   };
-  EXPECT_NE(refusal("empty.txt", "\n\n").find("there is no prompt in it"), std::string::npos);
+  EXPECT_NE(refusal("empty.txt", "\n\n").find("empty.txt is empty"), std::string::npos);
   EXPECT_NE(refusal("binary.txt", std::string("hi\n\0", 4)).find("binary.txt is binary"), std::string::npos);
   for (const char* line : {"{\"text\": \"hi\"}", "{\"prompt\": 3}", "hi", "[\"hi\"]"})
     EXPECT_NE(refusal("bad.jsonl", std::string("\"fine\"\n") + line).find("bad.jsonl: line 2 is neither"), std::string::npos)

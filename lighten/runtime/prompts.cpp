@@ -4,6 +4,7 @@
 
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
+#include "lighten/formats/plain_text.h"
 #include "lighten/runtime/batch.h"
 #include "lighten/runtime/chat.h"
 
@@ -17,15 +18,6 @@ std::string prompt_of(const std::string& line, const fs::path& file, int64_t num
     throw_error<FormatError>("{}: line {} is neither a JSON string nor an object with a string \"prompt\"", file.string(),
                              number);
   return prompt.get<std::string>();
-}
-
-Json to_json(const GenerateResult& result) {
-  return {{"text", result.text},
-          {"tokens", result.tokens},
-          {"reason", result.reason},
-          {"prompt_tokens", result.prompt_tokens},
-          {"prompt_seconds", result.prompt_seconds},
-          {"decode_seconds", result.decode_seconds}};
 }
 
 /// The prompts on their way, and which of them have been told.
@@ -71,9 +63,7 @@ class Answers {
 }  // namespace
 
 std::vector<std::string> read_prompts(const fs::path& file) {
-  const std::string text = read_file(file);
-  if (text.find('\0') != std::string::npos)
-    throw_error<FormatError>("{} is binary (it holds NUL bytes); give prompts as lines of UTF-8 text", file.string());
+  const std::string text = read_plain_text(file, "prompts file");
   const bool json = file.extension() == ".jsonl";
   std::vector<std::string> prompts;
   int64_t number = 0;
@@ -86,7 +76,6 @@ std::vector<std::string> read_prompts(const fs::path& file) {
     if (line.empty()) continue;
     prompts.push_back(json ? prompt_of(line, file, number) : std::move(line));
   }
-  if (prompts.empty()) throw_error<FormatError>("{}: there is no prompt in it; write one on each line", file.string());
   return prompts;
 }
 

@@ -5,9 +5,9 @@
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
 #include "lighten/base/table.h"
-#include "lighten/compress/calibration.h"
 #include "lighten/data/packages.h"
 #include "lighten/eval/evaluate.h"
+#include "lighten/formats/plain_text.h"
 #include "lighten/runtime/model.h"
 
 namespace lighten {
