@@ -38,13 +38,14 @@ EvaluatedModel open_float(const fs::path& path, Engine engine) {
 
 }  // namespace
 
-EvaluatedModel open_for_evaluation(const fs::path& path, Engine engine, int threads, bool exact, KvFormat kv_cache) {
+EvaluatedModel open_for_evaluation(const fs::path& path, Engine engine, int threads, bool exact, KvFormat kv_cache,
+                                   Activations activations) {
   if (engine == Engine::torch && threads > 0) torch::set_num_threads(threads);
   EvaluatedModel model = model_kind(path) == ModelKind::light ? open_light(path, engine) : open_float(path, engine);
   if (engine == Engine::runtime) {
     const FloatStorage storage = exact ? FloatStorage::f32 : FloatStorage::native;
-    model.scorer = runtime_scorer(
-        RuntimeModel::load(path, {.threads = threads, .exact = exact, .storage = storage, .kv_cache = kv_cache}));
+    model.scorer = runtime_scorer(RuntimeModel::load(
+        path, {.threads = threads, .exact = exact, .storage = storage, .kv_cache = kv_cache, .activations = activations}));
   }
   model.threads = threads;
   return model;

@@ -116,11 +116,12 @@ int64_t argmax(const float* x, int64_t n) {
 
 KernelTable scalar_table() {
   return {.code_lanes = 4,
+          .code_tiles = 1,
+          .code_flip = 0,
           .packed_lanes = 0,
           .float_lanes = 4,
           .quantize = scalar::quantize,
-          .expand_codes = scalar::expand_codes,
-          .block_factors = scalar::block_factors,
+          .expand = scalar::expand,
           .multiply_codes = scalar::multiply_codes,
 
           .multiply_packed = nullptr,

@@ -9,12 +9,45 @@
 
 namespace lighten::kernels {
 
-/// Up to `lanes` tokens side by side, rounded to int8 per block: x = scale * q, |q| <= 127.
+/// Up to `lanes` tokens side by side, rounded per block: x = scale (q + fine / 256) with |q|, |fine| <= 127.
+///
+/// Eight bits carry most blocks. In some, a few inputs are so large that the others would drown in their steps (some channels
+/// of language models are like that: SmolLM2-135M's logits move by 3 % and every twentieth token changes); a token's block
+/// whose codes use on average less than 1 / kFineRatio of their range gets a second byte, and a second product.
 struct CodePanel {
-  const int8_t* q;          ///< [chunks][lanes][4]
+  const int8_t* q;          ///< [chunks][lanes][4]; all bytes xor `flip` of quantize()
+  const int8_t* fine;       ///< the same
   const float* scale;       ///< [blocks][lanes]
-  const float* sum;         ///< [blocks][lanes], scale * sum of the block's q
-  const int32_t* code_sum;  ///< [blocks][lanes], sum of the block's q
+  const float* sum;         ///< [blocks][lanes], sum of the block's x as rounded
+  const int32_t* q_sum;     ///< [blocks][lanes], sum of the block's q
+  const int32_t* fine_sum;  ///< [blocks][lanes]
+  const uint8_t* has_fine;  ///< [blocks]: bit i for lane i
+};
+inline constexpr int kFineRatio = 8;
+inline constexpr float kFineStep = 1.0f / 256;
+inline constexpr int kMostCodeLanes = 8;
+inline constexpr int kMostCodeTiles = 2;
+/// Where the rounded form of one token goes: the lanes of a panel.
+struct CodeLane {
+  int8_t *q, *fine;  ///< fine is written where it is needed only
+  float *scale, *sum;
+  int32_t *q_sum, *fine_sum;
+  uint8_t* has_fine;  ///< its bit is set, never cleared
+  uint8_t bit;
+};
+/// Low-bit weights in a form that multiply_codes of the same table understands: w = scale (code - center) + offset with an
+/// integer center, and offsets only where Layout::has_offset().
+struct CodeTile {
+  uint8_t* codes;    ///< [chunks][64]
+  int32_t* centers;  ///< [blocks][16]: the centers, or what stands for them where they are in the codes already
+  float* scale;      ///< [blocks][16]
+  float* offset;     ///< [blocks][16]
+};
+/// Neighbouring tiles: those of the next one lie `code_stride` and `factor_stride` further on.
+struct CodeTiles {
+  CodeTile first;
+  int64_t code_stride, factor_stride;
+  bool has_offset;
 };
 
 /// Queries of neighbouring tokens and of heads that share one key/value head, against keys [key_begin, key_end).
@@ -59,21 +92,25 @@ inline int64_t attention_scratch(int64_t head_dim) {
 inline constexpr float kSmallestActivation = 1e-30f;
 
 struct KernelTable {
-  int code_lanes;    ///< tokens of a full register tile in multiply_codes
-  int packed_lanes;  ///< tokens at most in multiply_packed
-  int float_lanes;   ///< in multiply_floats and multiply_bfloat16
+  int code_lanes;     ///< tokens of a full register tile in multiply_codes
+  int code_tiles;     ///< tiles of rows in it
+  uint8_t code_flip;  ///< 0x80 where it wants its activations unsigned, else 0
+  int packed_lanes;   ///< tokens at most in multiply_packed
+  int float_lanes;    ///< in multiply_floats and multiply_bfloat16
 
-  /// Per block of 32 or 64: scale = max|x| / 127, q = round to nearest even(x * 127 / max|x|); results at a stride of `lanes`.
-  void (*quantize)(const float* x, int64_t blocks, int block, int lanes, int8_t* q, float* scale, float* sum,
-                   int32_t* code_sum);
-  /// Units -> one code per byte, [chunks][64].
-  void (*expand_codes)(int bits, const uint8_t* units, int64_t n_units, uint8_t* codes);
-  /// scale, offset [blocks][16] with w = scale * q + offset, for blocks [first, first + blocks) of a tile.
-  void (*block_factors)(const Layout& layout, const uint8_t* tile, int64_t first, int64_t blocks, float* scale, float* offset);
-  /// y [lanes][16] += scale * (panel.scale * sum_i codes_i q_i) + offset * panel.sum, block by block. Integer sums are exact.
-  void (*multiply_codes)(int bits, const uint8_t* codes, const float* scale, const float* offset, int block, int64_t blocks,
-                         const CodePanel& panel, int lanes, float* y);
-  /// block_factors, expand_codes and multiply_codes in one pass over a whole tile, bit for bit the same sums.
+  /// Per block of 32 or 64: scale = max|x| / 127, q = round to nearest even(x / scale); where fine_ratio * sum |q| < 127 *
+  /// block, fine = round(256 (x / scale - q)). Results at a stride of `lanes`, bytes xor `flip`.
+  void (*quantize)(const float* x, int64_t blocks, int block, int lanes, int fine_ratio, uint8_t flip, const CodeLane& to);
+  /// Blocks [first, first + blocks) of a tile.
+  void (*expand)(const Layout& layout, const uint8_t* tile, int64_t first, int64_t blocks, const CodeTile& to);
+  /// For every block in turn, per row and lane, with integer sums that are exact:
+  ///   y += scale * (panel.scale * sum_i (code_i - center) q_i), then the same with fine_i and panel.scale / 256 where the lane
+  ///   has it, then + offset * panel.sum where there are offsets.
+  /// For `tiles` (1 or code_tiles) tiles, y [tiles][y_stride], of which [lanes][16] are used. The panel is flipped by
+  /// code_flip.
+  void (*multiply_codes)(int bits, const CodeTiles& w, int tiles, int block, int64_t blocks, const CodePanel& panel, int lanes,
+                         float* y, int64_t y_stride);
+  /// expand and multiply_codes in one pass over a whole tile, bit for bit the same sums. The panel is not flipped.
   void (*multiply_packed)(const Layout& layout, const uint8_t* tile, const CodePanel& panel, int lanes, float* y);
   /// Columns [first, first + columns) of a tile (first a multiple of 64) in float32, [columns][16].
   void (*dequantize)(const Layout& layout, const uint8_t* tile, int64_t first, int64_t columns, float* w);

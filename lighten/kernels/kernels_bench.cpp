@@ -180,7 +180,7 @@ void decode(benchmark::State& state, int bits, const Shape& shape) {
   std::vector<float> x(static_cast<size_t>(shape.columns), 0.5f), y(static_cast<size_t>(shape.rows));
   size_t copy = 0;
   for (auto _ : state) {
-    linear(spec, weights.get() + copy * bytes, x.data(), shape.columns, 1, y.data(), shape.rows, nullptr, Arithmetic::fast,
+    linear(spec, weights.get() + copy * bytes, x.data(), shape.columns, 1, y.data(), shape.rows, nullptr, Arithmetic::adaptive,
            pool());
     copy = (copy + 1) % copies;
   }
@@ -199,7 +199,7 @@ void prefill(benchmark::State& state, int bits, const Shape& shape, Arithmetic a
   }
   const double operations =
       2e-9 * static_cast<double>(state.iterations()) * static_cast<double>(tokens * shape.rows * shape.columns);
-  const double limit = arithmetic == Arithmetic::fast && bits <= 8 ? integer_peak() : float_peak();
+  const double limit = arithmetic == Arithmetic::adaptive && bits <= 8 ? integer_peak() : float_peak();
   state.counters["GOP/s"] = benchmark::Counter(operations, benchmark::Counter::kIsRate);
   if (limit > 0) state.counters["share"] = benchmark::Counter(operations / limit, benchmark::Counter::kIsRate);
 }
@@ -255,7 +255,7 @@ void register_linears() {
         decode(state, bits, shape);
       })->UseRealTime();
       benchmark::RegisterBenchmark(("prefill" + tail).c_str(), [=](benchmark::State& state) {
-        prefill(state, bits, shape, Arithmetic::fast);
+        prefill(state, bits, shape, Arithmetic::adaptive);
       })->UseRealTime();
     }
   }

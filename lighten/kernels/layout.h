@@ -49,6 +49,9 @@ struct Layout {
   bool low_bit() const { return bits <= 8; }
   size_t unit_bytes() const { return static_cast<size_t>(64) * static_cast<size_t>(bits); }
   size_t zero_group_bytes() const;  ///< bytes of one group's zeros
+  /// Integer products see w = s (code - center) + offset. Centers that fit the codes' signed bytes need no offset: the zero
+  /// points of up to 4 bits; of 8-bit codes 128 is the center, whatever the zero point.
+  bool has_offset() const { return zero == PackedZero::minimum || (zero == PackedZero::integer && bits == 8); }
 };
 
 inline size_t Layout::zero_group_bytes() const {

@@ -14,8 +14,10 @@ namespace kernels {
 namespace {
 
 constexpr int64_t kBatchTokens = 512;   // bounds the panels' memory
-constexpr int64_t kBlockTokens = 64;    // tokens that meet one expanded piece of a tile
+constexpr int64_t kBlockTokens = 512;   // tokens at most that meet one expanded piece of a tile
+constexpr int64_t kLeastBlock = 64;     // and at least, where there are enough
 constexpr int64_t kCodeColumns = 1024;  // expanded codes stay in the first-level cache: 16 KB
+constexpr int kItemsPerThread = 8;
 constexpr int64_t kFloatColumns = 256;  // the same in float
 
 enum class Path : uint8_t { codes, floats, bfloat16, rounded_floats };
@@ -25,6 +27,12 @@ Path path_of(const LinearSpec& spec, Arithmetic arithmetic, const KernelTable& k
   if (spec.bits <= 8) return Path::codes;
   if (spec.bits == 16 && spec.bfloat) return kernels.multiply_bfloat16 ? Path::bfloat16 : Path::rounded_floats;
   return Path::floats;
+}
+
+/// As KernelTable::quantize takes it.
+int fine_ratio(Arithmetic arithmetic) {
+  if (arithmetic == Arithmetic::adaptive) return kFineRatio;
+  return arithmetic == Arithmetic::bits8 ? 127 * 64 : 0;  // the code of the largest alone makes it too much | every block
 }
 
 /// Memory that is kept between calls, 64-byte aligned.
@@ -45,7 +53,7 @@ struct Panels {
   int lanes;
   int block;  // codes only
   int64_t tokens, columns, padded_columns;
-  size_t group_bytes = 0, scale_offset = 0, sum_offset = 0, code_sum_offset = 0;
+  size_t group_bytes = 0, factor_bytes = 0;  // a panel of codes: q, fine, then factors (scale, sum, q_sum, fine_sum), has_fine
   std::byte* memory = nullptr;
 
   int64_t groups() const { return (tokens + lanes - 1) / lanes; }
@@ -59,26 +67,43 @@ struct Panels {
       group_bytes = static_cast<size_t>(round_up(static_cast<int64_t>(values * (path == Path::bfloat16 ? 2 : 4)), 64));
       return;
     }
-    const size_t factors = static_cast<size_t>(blocks()) * static_cast<size_t>(lanes) * 4;
-    scale_offset = values;
-    sum_offset = scale_offset + factors;
-    code_sum_offset = sum_offset + factors;
-    group_bytes = static_cast<size_t>(round_up(static_cast<int64_t>(code_sum_offset + factors), 64));
+    factor_bytes = static_cast<size_t>(blocks()) * static_cast<size_t>(lanes) * 4;
+    group_bytes = static_cast<size_t>(round_up(static_cast<int64_t>(2 * values + 4 * factor_bytes) + blocks(), 64));
+  }
+  /// A token's place in its panel.
+  CodeLane lane(int64_t g, int lane) const {
+    std::byte* at = group(g);
+    auto* q = reinterpret_cast<int8_t*>(at) + lane * kChunkInputs;
+    std::byte* factors = at + 2 * padded_columns * lanes;
+    const auto floats = [&](int i) { return reinterpret_cast<float*>(factors + static_cast<size_t>(i) * factor_bytes) + lane; };
+    const auto ints = [&](int i) { return reinterpret_cast<int32_t*>(floats(i)); };
+    return {.q = q,
+            .fine = q + padded_columns * lanes,
+            .scale = floats(0),
+            .sum = floats(1),
+            .q_sum = ints(2),
+            .fine_sum = ints(3),
+            .has_fine = reinterpret_cast<uint8_t*>(factors + 4 * factor_bytes),
+            .bit = static_cast<uint8_t>(1u << lane)};
   }
   CodePanel codes(int64_t g, int64_t first_block) const {
-    const std::byte* at = group(g);
-    const int64_t n = lanes_of(g);
-    return {reinterpret_cast<const int8_t*>(at) + first_block * block * n,
-            reinterpret_cast<const float*>(at + scale_offset) + first_block * n,
-            reinterpret_cast<const float*>(at + sum_offset) + first_block * n,
-            reinterpret_cast<const int32_t*>(at + code_sum_offset) + first_block * n};
+    const CodeLane first = lane(g, 0);
+    const int64_t n = lanes_of(g), values = first_block * block * n, at = first_block * n;
+    return {.q = first.q + values,
+            .fine = first.fine + values,
+            .scale = first.scale + at,
+            .sum = first.sum + at,
+            .q_sum = first.q_sum + at,
+            .fine_sum = first.fine_sum + at,
+            .has_fine = first.has_fine + first_block};
   }
 };
 
-void fill_codes(const Panels& p, int64_t g, const float* x, int64_t stride, const KernelTable& kernels) {
-  std::byte* at = p.group(g);
+void fill_codes(const Panels& p, int64_t g, const float* x, int64_t stride, int fine_ratio, const KernelTable& kernels) {
   const int n = p.lanes_of(g);
   std::vector<float> padded;
+  const uint8_t flip = p.tokens > kernels.packed_lanes ? kernels.code_flip : uint8_t{0};
+  std::memset(p.lane(g, 0).has_fine, 0, static_cast<size_t>(p.blocks()));
   for (int lane = 0; lane < n; ++lane) {
     const float* row = x + (g * p.lanes + lane) * stride;
     if (p.columns != p.padded_columns) {
@@ -86,9 +111,7 @@ void fill_codes(const Panels& p, int64_t g, const float* x, int64_t stride, cons
       std::copy(row, row + p.columns, padded.begin());
       row = padded.data();
     }
-    kernels.quantize(row, p.blocks(), p.block, n, reinterpret_cast<int8_t*>(at) + lane * kChunkInputs,
-                     reinterpret_cast<float*>(at + p.scale_offset) + lane, reinterpret_cast<float*>(at + p.sum_offset) + lane,
-                     reinterpret_cast<int32_t*>(at + p.code_sum_offset) + lane);
+    kernels.quantize(row, p.blocks(), p.block, n, fine_ratio, flip, p.lane(g, lane));
   }
 }
 
@@ -109,22 +132,29 @@ void fill_floats(const Panels& p, int64_t g, const float* x, int64_t stride) {
   }
 }
 
-/// Products of one tile with the tokens of panel groups [g0, g1); y [tokens][16], zeroed.
-void tile_codes(const Layout& l, const uint8_t* tile, const Panels& p, int64_t g0, int64_t g1, const KernelTable& kernels,
-                float* y) {
-  if (p.tokens <= kernels.packed_lanes) return kernels.multiply_packed(l, tile, p.codes(0, 0), static_cast<int>(p.tokens), y);
-  alignas(64) uint8_t codes[kCodeColumns * kTileRows];
-  alignas(64) float scale[kCodeColumns / 32 * kTileRows];
-  alignas(64) float offset[kCodeColumns / 32 * kTileRows];
+/// Products of `tiles` neighbouring tiles with the tokens of panel groups [g0, g1); y [tiles][y_stride], of which [tokens][16]
+/// are used, zeroed.
+void tile_codes(const Layout& l, const uint8_t* first_tile, int tiles, const Panels& p, int64_t g0, int64_t g1,
+                const KernelTable& kernels, float* y, int64_t y_stride) {
+  if (p.tokens <= kernels.packed_lanes) {
+    kernels.multiply_packed(l, first_tile, p.codes(0, 0), static_cast<int>(p.tokens), y);
+    return;
+  }
+  constexpr int64_t factors = kCodeColumns / 32 * kTileRows;
+  alignas(64) uint8_t codes[kMostCodeTiles * kCodeColumns * kTileRows];
+  alignas(64) int32_t centers[kMostCodeTiles * factors];
+  alignas(64) float scale[kMostCodeTiles * factors], offset[kMostCodeTiles * factors];
+  const CodeTiles expanded{{codes, centers, scale, offset}, kCodeColumns * kTileRows, factors, l.has_offset()};
   for (int64_t column = 0; column < l.padded_columns; column += kCodeColumns) {
     const int64_t n = std::min(kCodeColumns, l.padded_columns - column);
     const int64_t first = column / l.block, blocks = n / l.block;
-    const uint8_t* units = tile + l.unit_offset + static_cast<size_t>(column / kUnitInputs) * l.unit_bytes();
-    kernels.expand_codes(l.bits, units, n / kUnitInputs, codes);
-    kernels.block_factors(l, tile, first, blocks, scale, offset);
+    for (int i = 0; i < tiles; ++i) {
+      kernels.expand(l, first_tile + static_cast<size_t>(i) * l.tile_bytes, first, blocks,
+                     {codes + i * expanded.code_stride, centers + i * factors, scale + i * factors, offset + i * factors});
+    }
     for (int64_t g = g0; g < g1; ++g) {
-      kernels.multiply_codes(l.bits, codes, scale, offset, l.block, blocks, p.codes(g, first), p.lanes_of(g),
-                             y + (g - g0) * p.lanes * kTileRows);
+      kernels.multiply_codes(l.bits, expanded, tiles, l.block, blocks, p.codes(g, first), p.lanes_of(g),
+                             y + (g - g0) * p.lanes * kTileRows, y_stride);
     }
   }
 }
@@ -159,72 +189,92 @@ void tile_bfloat16(const Layout& l, const uint8_t* tile, const Panels& p, int64_
 struct Job {
   LinearTask task;
   Layout layout;
-  int64_t first_tile;  // in the numbering of all tasks' tiles
+  int64_t first_item = 0;  // in the numbering of all tasks' items, each of up to `width` neighbouring tiles
+
+  int64_t items(int width) const { return (layout.tiles + width - 1) / width; }
 };
 
-void run_tile(const Job& job, int64_t tile, const Panels& p, int64_t g0, int64_t g1, int64_t first_token,
-              const KernelTable& kernels) {
-  alignas(64) float y[kBlockTokens * kTileRows];
+void run_tiles(const Job& job, int64_t tile, int tiles, const Panels& p, int64_t g0, int64_t g1, int64_t first_token,
+               const KernelTable& kernels) {
+  constexpr int64_t y_stride = kBlockTokens * kTileRows;
+  alignas(64) float y[kMostCodeTiles * y_stride];
   const int64_t t0 = g0 * p.lanes, t1 = std::min(g1 * p.lanes, p.tokens);
-  std::memset(y, 0, static_cast<size_t>(t1 - t0) * kTileRows * sizeof(float));
+  for (int i = 0; i < tiles; ++i) std::memset(y + i * y_stride, 0, static_cast<size_t>(t1 - t0) * kTileRows * sizeof(float));
   const Layout& l = job.layout;
   const uint8_t* at = reinterpret_cast<const uint8_t*>(job.task.packed) + static_cast<size_t>(tile) * l.tile_bytes;
   if (p.path == Path::codes) {
-    tile_codes(l, at, p, g0, g1, kernels, y);
+    tile_codes(l, at, tiles, p, g0, g1, kernels, y, y_stride);
   } else if (p.path == Path::bfloat16) {
     tile_bfloat16(l, at, p, g0, g1, kernels, y);
   } else {
     tile_floats(l, at, p, g0, g1, kernels, y);
   }
-  const int64_t row = tile * kTileRows, rows = std::min<int64_t>(kTileRows, l.rows - row);
-  for (int64_t t = t0; t < t1; ++t) {
-    float* out = job.task.y + (first_token + t) * job.task.y_stride + row;
-    const float* from = y + (t - t0) * kTileRows;
-    if (job.task.bias) {
-      for (int64_t r = 0; r < rows; ++r) out[r] = from[r] + job.task.bias[row + r];
-    } else {
-      std::memcpy(out, from, static_cast<size_t>(rows) * sizeof(float));
+  for (int i = 0; i < tiles; ++i) {
+    const int64_t row = (tile + i) * kTileRows, rows = std::min<int64_t>(kTileRows, l.rows - row);
+    for (int64_t t = t0; t < t1; ++t) {
+      float* out = job.task.y + (first_token + t) * job.task.y_stride + row;
+      const float* from = y + i * y_stride + (t - t0) * kTileRows;
+      if (!job.task.bias && rows == kTileRows) {
+        std::memcpy(out, from, kTileRows * sizeof(float));  // of a size that the compiler knows
+      } else if (job.task.bias) {
+        for (int64_t r = 0; r < rows; ++r) out[r] = from[r] + job.task.bias[row + r];
+      } else {
+        std::memcpy(out, from, static_cast<size_t>(rows) * sizeof(float));
+      }
     }
   }
 }
 
-void run_batch(const std::vector<Job>& jobs, const Panels& p, int64_t first_token, const KernelTable& kernels,
-               ThreadPool& pool) {
-  const int64_t tiles = jobs.back().first_tile + jobs.back().layout.tiles;
-  const int64_t groups_per_block = kBlockTokens / p.lanes;
+void run_batch(std::vector<Job>& jobs, const Panels& p, int64_t first_token, const KernelTable& kernels, ThreadPool& pool) {
+  const int width = p.path == Path::codes && p.tokens > kernels.packed_lanes ? kernels.code_tiles : 1;
+  int64_t job_items = 0;
+  for (Job& job : jobs) {
+    job.first_item = job_items;
+    job_items += job.items(width);
+  }
+  // Long blocks of tokens expand codes less often, short ones give every thread enough to do.
+  int64_t block_tokens = kBlockTokens;
+  while (block_tokens > kLeastBlock &&
+         job_items * ((p.tokens + block_tokens - 1) / block_tokens) < pool.size() * kItemsPerThread)
+    block_tokens /= 2;
+  const int64_t groups_per_block = std::max<int64_t>(1, block_tokens / p.lanes);
   const int64_t token_blocks = (p.groups() + groups_per_block - 1) / groups_per_block;
-  const int64_t items = tiles * token_blocks;
+  const int64_t items = job_items * token_blocks;
   const int64_t grain = std::clamp<int64_t>(items / (pool.size() * 6), 1, 32);
   pool.parallel_for(items, grain, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t g0 = item / tiles * groups_per_block, g1 = std::min(g0 + groups_per_block, p.groups());
-      const int64_t tile = item % tiles;
-      const auto job = std::find_if(jobs.rbegin(), jobs.rend(), [&](const Job& j) { return j.first_tile <= tile; });
-      run_tile(*job, tile - job->first_tile, p, g0, g1, first_token, kernels);
+      const int64_t g0 = item / job_items * groups_per_block, g1 = std::min(g0 + groups_per_block, p.groups());
+      const int64_t at = item % job_items;
+      const auto job = std::find_if(jobs.rbegin(), jobs.rend(), [&](const Job& j) { return j.first_item <= at; });
+      const int64_t tile = (at - job->first_item) * width;
+      run_tiles(*job, tile, static_cast<int>(std::min<int64_t>(width, job->layout.tiles - tile)), p, g0, g1, first_token,
+                kernels);
     }
   });
 }
 
 /// Tasks whose activations take the same form.
-void run(const std::vector<Job>& jobs, Path path, const float* x, int64_t x_stride, int64_t tokens, const KernelTable& kernels,
-         ThreadPool& pool) {
+void run(std::vector<Job>& jobs, Path path, const float* x, int64_t x_stride, int64_t tokens, int fine_ratio,
+         const KernelTable& kernels, ThreadPool& pool) {
   thread_local Scratch scratch;
   const Layout& l = jobs.front().layout;
-  const int widest = path == Path::codes ? kernels.code_lanes : kernels.float_lanes;
   for (int64_t first = 0; first < tokens; first += kBatchTokens) {
     Panels p{.path = path,
-             .lanes = widest,
+             .lanes = 0,
              .block = l.block,
              .tokens = std::min(kBatchTokens, tokens - first),
              .columns = l.columns,
              .padded_columns = l.padded_columns};
-    p.lanes = static_cast<int>(std::min<int64_t>(widest, p.tokens));
+    const bool packed = path == Path::codes && p.tokens <= kernels.packed_lanes;
+    const int64_t widest = packed ? kernels.packed_lanes : path == Path::codes ? kernels.code_lanes : kernels.float_lanes;
+    const int64_t groups = (p.tokens + widest - 1) / widest;
+    p.lanes = static_cast<int>((p.tokens + groups - 1) / groups);  // of equal size, as far as possible
     p.set_sizes();
     p.memory = scratch.take(p.group_bytes * static_cast<size_t>(p.groups()));
     pool.parallel_for(p.groups(), 2, [&](int64_t begin, int64_t end) {
       for (int64_t g = begin; g < end; ++g) {
         if (path == Path::codes) {
-          fill_codes(p, g, x + first * x_stride, x_stride, kernels);
+          fill_codes(p, g, x + first * x_stride, x_stride, fine_ratio, kernels);
         } else {
           fill_floats(p, g, x + first * x_stride, x_stride);
         }
@@ -247,7 +297,6 @@ void linear(std::span<const LinearTask> tasks, const float* x, int64_t x_stride,
     if (done[i]) continue;
     const Path path = path_of(tasks[i].spec, arithmetic, kernels);
     std::vector<Job> jobs;
-    int64_t tiles = 0;
     for (size_t j = i; j < tasks.size(); ++j) {
       if (done[j] || path_of(tasks[j].spec, arithmetic, kernels) != path) continue;
       check(tasks[j].spec);
@@ -258,11 +307,10 @@ void linear(std::span<const LinearTask> tasks, const float* x, int64_t x_stride,
       const Layout layout = layout_of(tasks[j].spec);
       if (!jobs.empty() && (layout.block != jobs[0].layout.block || layout.padded_columns != jobs[0].layout.padded_columns))
         continue;
-      jobs.push_back({tasks[j], layout, tiles});
-      tiles += layout.tiles;
+      jobs.push_back({tasks[j], layout});
       done[j] = true;
     }
-    run(jobs, path, x, x_stride, tokens, kernels, pool);
+    run(jobs, path, x, x_stride, tokens, fine_ratio(arithmetic), kernels, pool);
   }
 }
 

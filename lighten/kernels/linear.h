@@ -45,9 +45,11 @@ void pack_float(const LinearSpec& spec, const float* weights, std::byte* out);
 
 /// How activations enter the product.
 enum class Arithmetic : uint8_t {
-  exact,  ///< float32 activations, float32 accumulation; weights dequantized to float: what tests compare
-  fast,   ///< activations rounded to int8 per block of 32 or 64 inputs (low-bit weights) or to bf16 (bf16 weights); f16 and f32
-          ///< as exact
+  exact,     ///< float32 activations, float32 accumulation; weights dequantized to float: what tests compare
+  bits16,    ///< activations rounded per block of 32 or 64 inputs: to 16 bits (low-bit weights) or to bf16 (bf16 weights); f16
+             ///< and f32 weights as exact
+  adaptive,  ///< to 8 bits, and to 16 where a few inputs of a block tower over the others (kernel_table.h has the rule)
+  bits8,     ///< to 8 bits
 };
 
 /// One of several linears that read the same input.

@@ -10,8 +10,22 @@
 namespace lighten::kernels {
 namespace {
 
-inline void quantize(const float* x, int64_t blocks, int block, int lanes, int8_t* q, float* scale, float* sum,
-                     int32_t* code_sum) {
+inline constexpr int kPrefetchBytes = 2048;  // ahead of the codes in use; measured: 10 % on weights that come from memory
+
+/// Sixteen codes to their places among the lanes, from `to` on.
+LIGHTEN_INLINE inline void scatter_codes(Ints codes, uint32_t flip, int lanes, int8_t* to) {
+  int8_t bytes[16];
+  store_bytes(bytes, codes);
+  for (int c = 0; c < 4; ++c) {
+    uint32_t four;
+    std::memcpy(&four, bytes + c * kChunkInputs, kChunkInputs);
+    four ^= flip;
+    std::memcpy(to + c * lanes * kChunkInputs, &four, kChunkInputs);
+  }
+}
+
+inline void quantize(const float* x, int64_t blocks, int block, int lanes, int fine_ratio, uint8_t flip, const CodeLane& to) {
+  const uint32_t flip_four = flip * 0x01010101u;
   const Ints magnitude = set(0x7fffffff);
   for (int64_t b = 0; b < blocks; ++b, x += block) {
     Ints largest_bits = set(0);  // as integers, so that a NaN wins and poisons the scale
@@ -20,20 +34,31 @@ inline void quantize(const float* x, int64_t blocks, int block, int lanes, int8_
     float largest;
     std::memcpy(&largest, &bits, sizeof(largest));
     const Floats inverse = set(largest > kSmallestActivation ? 127.0f / largest : 0.0f);
-    Ints total = set(0);
+    int8_t *q = to.q + b * block * lanes, *fine = to.fine + b * block * lanes;
+    Ints total = set(0), magnitudes = set(0);
+    Ints rounded[4];
     for (int i = 0; i < block; i += 16) {
-      const Ints rounded = to_ints(load(x + i) * inverse);
-      total = total + rounded;
-      int8_t bytes[16];
-      store_bytes(bytes, rounded);
-      for (int c = 0; c < 4; ++c) {
-        std::memcpy(q, bytes + c * kChunkInputs, kChunkInputs);
-        q += lanes * kChunkInputs;
-      }
+      const Ints codes = rounded[i / 16] = to_ints(load(x + i) * inverse);
+      total = total + codes;
+      magnitudes = magnitudes + max(codes, set(0) - codes);
+      scatter_codes(codes, flip_four, lanes, q + i * lanes);
     }
-    scale[b * lanes] = largest / 127.0f;
-    code_sum[b * lanes] = sum_of(total);
-    sum[b * lanes] = scale[b * lanes] * static_cast<float>(code_sum[b * lanes]);
+    const bool needs_fine = fine_ratio * sum_of(magnitudes) < 127 * block && largest > kSmallestActivation;
+    Ints fine_total = set(0);
+    if (needs_fine) {
+      for (int i = 0; i < block; i += 16) {
+        const Floats rest = fma(load(x + i), inverse, to_floats(set(0) - rounded[i / 16])) * set(256.0f);
+        const Ints codes = to_ints(max(min(rest, set(127.0f)), set(-127.0f)));
+        fine_total = fine_total + codes;
+        scatter_codes(codes, flip_four, lanes, fine + i * lanes);
+      }
+      to.has_fine[b] |= to.bit;
+    }
+    const int32_t q_sum = sum_of(total), fine_sum = sum_of(fine_total);
+    to.scale[b * lanes] = largest / 127.0f;
+    to.sum[b * lanes] = to.scale[b * lanes] * (static_cast<float>(256 * q_sum + fine_sum) * kFineStep);
+    to.q_sum[b * lanes] = q_sum;
+    to.fine_sum[b * lanes] = fine_sum;
   }
 }
 
@@ -60,19 +85,16 @@ LIGHTEN_INLINE inline void for_each_chunk(const uint8_t* unit, F use) {
   }
 }
 
+/// The codes of a unit, one per byte.
 template <int bits>
-inline void expand_units(const uint8_t* units, int64_t n, uint8_t* codes) {
-  for (int64_t u = 0; u < n; ++u, codes += kUnitChunks * kChunkCodes) {
-    for_each_chunk<bits>(units + u * 64 * bits,
-                         [&](auto chunk, Bytes v) LIGHTEN_INLINE { store_bytes(codes + chunk * kChunkCodes, v); });
-  }
+inline void unpack_unit(const uint8_t* unit, uint8_t* codes) {
+  for_each_chunk<bits>(unit, [&](auto chunk, Bytes v) LIGHTEN_INLINE { store_bytes(codes + chunk * kChunkCodes, v); });
 }
-
-inline void expand_codes(int bits, const uint8_t* units, int64_t n, uint8_t* codes) {
-  if (bits == 2) expand_units<2>(units, n, codes);
-  if (bits == 3) expand_units<3>(units, n, codes);
-  if (bits == 4) expand_units<4>(units, n, codes);
-  if (bits == 8) expand_units<8>(units, n, codes);
+inline void unpack_unit_any(int bits, const uint8_t* unit, uint8_t* codes) {
+  if (bits == 2) unpack_unit<2>(unit, codes);
+  if (bits == 3) unpack_unit<3>(unit, codes);
+  if (bits == 4) unpack_unit<4>(unit, codes);
+  if (bits == 8) unpack_unit<8>(unit, codes);
 }
 
 /// scale and offset of group g: w = scale * q + offset.
@@ -97,79 +119,164 @@ inline void group_factors_any(const Layout& l, const uint8_t* tile, int64_t g, F
   if (l.bits == 8) group_factors<8>(l, tile, g, scale, offset);
 }
 
-inline void block_factors(const Layout& l, const uint8_t* tile, int64_t first, int64_t blocks, float* scale, float* offset) {
-  Floats s = zeros(), o = zeros();
+/// What integer products see: w = scale (code - center) + offset.
+template <int bits>
+LIGHTEN_INLINE inline void group_terms(const Layout& l, const uint8_t* tile, int64_t g, Floats& scale, Ints& center,
+                                       Floats& offset) {
+  scale = load_half(reinterpret_cast<const Half*>(tile) + g * kTileRows);
+  offset = zeros();
+  const uint8_t* at = tile + l.zero_offset;
+  if constexpr (bits == 8) {
+    center = set(128);
+    if (l.zero == PackedZero::integer) offset = scale * to_floats(set(128) - widen_bytes(at + g * kTileRows));
+    if (l.zero == PackedZero::minimum)
+      offset = fma(scale, set(128.0f), load_half(reinterpret_cast<const Half*>(at) + g * kTileRows));
+  } else {
+    center = set(l.zero == PackedZero::symmetric ? 1 << (bits - 1) : 0);
+    if (l.zero == PackedZero::integer) center = bit_fields<bits>(at + g * 2 * bits);
+    if (l.zero == PackedZero::minimum) offset = load_half(reinterpret_cast<const Half*>(at) + g * kTileRows);
+  }
+}
+
+template <int bits>
+void expand_blocks(const Layout& l, const uint8_t* tile, int64_t first, int64_t blocks, const CodeTile& to) {
+  const uint8_t* unit = tile + l.unit_offset + static_cast<size_t>(first * l.block / kUnitInputs) * l.unit_bytes();
+  uint8_t* codes = to.codes;
+  Floats scale = zeros(), offset = zeros();
+  Ints center = set(0);
   int64_t known = -1;
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t g = (first + b) * l.block / l.group_columns;
-    if (g != known) group_factors_any(l, tile, g, s, o);
+    if (g != known) group_terms<bits>(l, tile, g, scale, center, offset);
     known = g;
-    store(scale + b * kTileRows, s);
-    store(offset + b * kTileRows, o);
-  }
-}
-
-/// sum += scale * (panel scale * dot) + offset * panel sum, for block b of lane t.
-template <int bits>
-LIGHTEN_INLINE inline Floats add_block(Floats sum, Dot<bits>& dot, Floats scale, Floats offset, const CodePanel& panel,
-                                       int64_t at) {
-  const Floats d = dot.result(panel.code_sum + at) * spread(panel.scale + at);
-  return fma(offset, spread(panel.sum + at), fma(scale, d, sum));
-}
-
-template <int bits, int lanes>
-void multiply_codes(const uint8_t* codes, const float* scale, const float* offset, int block, int64_t blocks,
-                    const CodePanel& panel, float* y) {
-  const int8_t* q = panel.q;
-  const int units = block / kUnitInputs;
-  for (int64_t b = 0; b < blocks; ++b) {
-    Dot<bits> dot[lanes];
-    for (int u = 0; u < units; ++u) {
-      repeat<kUnitChunks>([&](auto chunk) LIGHTEN_INLINE {
-        const typename Dot<bits>::Weights w = Dot<bits>::weights(load_bytes(codes + chunk * kChunkCodes));
-        repeat<lanes>([&](auto t) LIGHTEN_INLINE { dot[t].add(w, q + (chunk * lanes + t) * kChunkInputs); });
-      });
-      codes += kUnitChunks * kChunkCodes;
-      q += kUnitInputs * lanes;
-      repeat<lanes>([&](auto t) LIGHTEN_INLINE { dot[t].end_unit(); });
+    Expander expander(center);
+    for (int u = 0; u < l.block / kUnitInputs; ++u, unit += 64 * bits, codes += kUnitChunks * kChunkCodes) {
+      repeat<bits>([&](auto line) LIGHTEN_INLINE { __builtin_prefetch(unit + kPrefetchBytes + 64 * line); });
+      for_each_chunk<bits>(
+          unit, [&](auto chunk, Bytes v) LIGHTEN_INLINE { store_bytes(codes + chunk * kChunkCodes, expander.expand(v)); });
     }
-    const Floats s = load(scale + b * kTileRows), o = load(offset + b * kTileRows);
-    repeat<lanes>([&](auto t) LIGHTEN_INLINE {
-      float* to = y + t * kTileRows;
-      store(to, add_block<bits>(load(to), dot[t], s, o, panel, b * lanes + t));
+    store(to.scale + b * kTileRows, scale);
+    store(to.offset + b * kTileRows, offset);
+    store(to.centers + b * kTileRows, expander.centers(center));
+  }
+}
+inline void expand(const Layout& l, const uint8_t* tile, int64_t first, int64_t blocks, const CodeTile& to) {
+  const auto function = l.bits == 8   ? expand_blocks<8>
+                        : l.bits == 4 ? expand_blocks<4>
+                        : l.bits == 3 ? expand_blocks<3>
+                                      : expand_blocks<2>;
+  function(l, tile, first, blocks, to);
+}
+
+/// Products of the codes of a block at `codes` with those of `lanes` tokens at q, of which every `stride`-th is one of these.
+template <int bits, int lanes, int tiles>
+LIGHTEN_INLINE inline void batch_products(const uint8_t* codes, int64_t code_stride, int units, const int8_t* q, int stride,
+                                          const Ints* centers, BatchDot<bits>* dot) {
+  repeat<tiles * lanes>([&](auto i) LIGHTEN_INLINE { dot[i].start(centers[i / lanes]); });
+  for (int u = 0; u < units; ++u, codes += kUnitChunks * kChunkCodes, q += kUnitInputs * stride) {
+    repeat<kUnitChunks>([&](auto chunk) LIGHTEN_INLINE {
+      typename BatchDot<bits>::Weights w[tiles];
+      repeat<tiles>([&](auto i) LIGHTEN_INLINE {
+        w[i] = BatchDot<bits>::weights(load_bytes(codes + i * code_stride + chunk * kChunkCodes));
+      });
+      repeat<lanes>([&](auto t) LIGHTEN_INLINE {
+        const auto x = four_codes(q + (chunk * stride + t) * kChunkInputs);
+        repeat<tiles>([&](auto i) LIGHTEN_INLINE { dot[i * lanes + t].add(w[i], x); });
+      });
     });
+    repeat<tiles * lanes>([&](auto i) LIGHTEN_INLINE { dot[i].end_unit(); });
   }
 }
 
-inline constexpr int kPrefetchBytes = 2048;  // ahead of the codes in use; measured: 10 % on weights that come from memory
+/// `tiles` tiles at once, so that every activation that is loaded meets the rows of all.
+template <int bits, int lanes, int tiles>
+void multiply_codes(const CodeTiles& w, int block, int64_t blocks, const CodePanel& panel, float* y, int64_t y_stride) {
+  const int units = block / kUnitInputs;
+  const uint8_t* codes = w.first.codes;
+  Floats sum[tiles * lanes];
+  repeat<tiles * lanes>([&](auto i) LIGHTEN_INLINE { sum[i] = load(y + i / lanes * y_stride + i % lanes * kTileRows); });
+  for (int64_t b = 0; b < blocks; ++b, codes += block * kTileRows) {
+    const auto factor = [&](const auto* factors, auto tile)
+                            LIGHTEN_INLINE { return load(factors + tile * w.factor_stride + b * kTileRows); };
+    Ints centers[tiles];
+    repeat<tiles>([&](auto i) LIGHTEN_INLINE { centers[i] = factor(w.first.centers, i); });
+    {
+      BatchDot<bits> dot[tiles * lanes];
+      batch_products<bits, lanes, tiles>(codes, w.code_stride, units, panel.q + b * block * lanes, lanes, centers, dot);
+      repeat<tiles * lanes>([&](auto i) LIGHTEN_INLINE {
+        constexpr int tile = i / lanes, t = i % lanes;
+        const Floats product = to_floats(dot[i].result(centers[tile], panel.q_sum + b * lanes + t));
+        sum[i] = fma(factor(w.first.scale, constant<tile>), product * spread(panel.scale + b * lanes + t), sum[i]);
+      });
+    }
+    if (const unsigned fine = panel.has_fine[b]; __builtin_expect(fine != 0, 0)) {
+      repeat<lanes>([&](auto t) LIGHTEN_INLINE {
+        if ((fine >> t & 1) == 0) return;
+        BatchDot<bits> dot[tiles];
+        batch_products<bits, 1, tiles>(codes, w.code_stride, units, panel.fine + b * block * lanes + t * kChunkInputs, lanes,
+                                       centers, dot);
+        const Floats step = spread(panel.scale + b * lanes + t) * set(kFineStep);
+        repeat<tiles>([&](auto i) LIGHTEN_INLINE {
+          const Floats product = to_floats(dot[i].result(centers[i], panel.fine_sum + b * lanes + t));
+          sum[i * lanes + t] = fma(factor(w.first.scale, i), product * step, sum[i * lanes + t]);
+        });
+      });
+    }
+    if (w.has_offset) {
+      repeat<tiles * lanes>([&](auto i) LIGHTEN_INLINE {
+        sum[i] = fma(factor(w.first.offset, constant<i / lanes>), spread(panel.sum + b * lanes + i % lanes), sum[i]);
+      });
+    }
+  }
+  repeat<tiles * lanes>([&](auto i) LIGHTEN_INLINE { store(y + i / lanes * y_stride + i % lanes * kTileRows, sum[i]); });
+}
 
 /// The same sums in the same order for a whole tile, straight from its packed units: for a few tokens, where each code is used
 /// a few times only.
 template <int bits, int lanes>
 void multiply_packed(const Layout& l, const uint8_t* tile, const CodePanel& panel, float* y) {
-  const int8_t* q = panel.q;
-  const uint8_t* unit = tile + l.unit_offset;
-  const int units = l.block / kUnitInputs;
+  const uint8_t* units = tile + l.unit_offset;
+  const int block_units = l.block / kUnitInputs;
   const int64_t blocks_per_group = l.group_columns / l.block;
+  const bool has_offset = l.has_offset();
   Floats sum[lanes];
   repeat<lanes>([&](auto t) LIGHTEN_INLINE { sum[t] = load(y + t * kTileRows); });
-  int64_t at = 0;
+  int64_t block = 0;
   for (int64_t g = 0; g < l.groups; ++g) {
     Floats scale, offset;
-    group_factors<bits>(l, tile, g, scale, offset);
-    for (int64_t b = 0; b < blocks_per_group; ++b, at += lanes) {
-      Dot<bits> dot[lanes];
-      for (int u = 0; u < units; ++u) {
-        repeat<bits>([&](auto line) LIGHTEN_INLINE { __builtin_prefetch(unit + kPrefetchBytes + 64 * line); });
-        for_each_chunk<bits>(unit, [&](auto chunk, Bytes v) LIGHTEN_INLINE {
-          const typename Dot<bits>::Weights w = Dot<bits>::weights(v);
-          repeat<lanes>([&](auto t) LIGHTEN_INLINE { dot[t].add(w, q + (chunk * lanes + t) * kChunkInputs); });
+    Ints center;
+    group_terms<bits>(l, tile, g, scale, center, offset);
+    for (int64_t b = 0; b < blocks_per_group; ++b, ++block, units += block_units * 64 * bits) {
+      const auto products = [&](const int8_t* q, auto n, const int32_t* q_sum, const auto& finish) LIGHTEN_INLINE {
+        Dot<bits> dot[n];
+        const uint8_t* unit = units;
+        for (int u = 0; u < block_units; ++u, unit += 64 * bits, q += kUnitInputs * lanes) {
+          repeat<bits>([&](auto line) LIGHTEN_INLINE { __builtin_prefetch(unit + kPrefetchBytes + 64 * line); });
+          for_each_chunk<bits>(unit, [&](auto chunk, Bytes v) LIGHTEN_INLINE {
+            const typename Dot<bits>::Weights w = Dot<bits>::weights(v);
+            repeat<n>([&](auto t) LIGHTEN_INLINE { dot[t].add(w, four_codes(q + (chunk * lanes + t) * kChunkInputs)); });
+          });
+          repeat<n>([&](auto t) LIGHTEN_INLINE { dot[t].end_unit(); });
+        }
+        repeat<n>([&](auto t) LIGHTEN_INLINE {
+          Ints result = dot[t].result();
+          if constexpr (!Dot<bits>::kCentered) result = result - times_small(center, q_sum + t);
+          finish(t, to_floats(result));
         });
-        unit += 64 * bits;
-        q += kUnitInputs * lanes;
-        repeat<lanes>([&](auto t) LIGHTEN_INLINE { dot[t].end_unit(); });
+      };
+      products(panel.q + block * l.block * lanes, constant<lanes>, panel.q_sum + block * lanes,
+               [&](auto t, Floats product)
+                   LIGHTEN_INLINE { sum[t] = fma(scale, product * spread(panel.scale + block * lanes + t), sum[t]); });
+      if (const unsigned fine = panel.has_fine[block]; fine != 0) {
+        repeat<lanes>([&](auto t) LIGHTEN_INLINE {
+          if ((fine >> t & 1) == 0) return;
+          const Floats step = spread(panel.scale + block * lanes + t) * set(kFineStep);
+          products(panel.fine + block * l.block * lanes + t * kChunkInputs, constant<1>, panel.fine_sum + block * lanes + t,
+                   [&](auto, Floats product) LIGHTEN_INLINE { sum[t] = fma(scale, product * step, sum[t]); });
+        });
       }
-      repeat<lanes>([&](auto t) LIGHTEN_INLINE { sum[t] = add_block<bits>(sum[t], dot[t], scale, offset, panel, at + t); });
+      if (has_offset)
+        repeat<lanes>([&](auto t) LIGHTEN_INLINE { sum[t] = fma(offset, spread(panel.sum + block * lanes + t), sum[t]); });
     }
   }
   repeat<lanes>([&](auto t) LIGHTEN_INLINE { store(y + t * kTileRows, sum[t]); });
@@ -190,19 +297,23 @@ inline void multiply_packed_any(const Layout& l, const uint8_t* tile, const Code
   function(l, tile, panel, y);
 }
 
-using MultiplyCodes = void (*)(const uint8_t*, const float*, const float*, int, int64_t, const CodePanel&, float*);
-template <int bits, int... n>
+using MultiplyCodes = void (*)(const CodeTiles&, int, int64_t, const CodePanel&, float*, int64_t);
+template <int bits, int tiles, int... n>
 inline MultiplyCodes multiply_codes_for(int lanes, std::integer_sequence<int, n...>) {
-  static constexpr MultiplyCodes functions[] = {multiply_codes<bits, n + 1>...};
+  static constexpr MultiplyCodes functions[] = {multiply_codes<bits, n + 1, tiles>...};
   return functions[lanes - 1];
 }
-inline void multiply_codes_any(int bits, const uint8_t* codes, const float* scale, const float* offset, int block,
-                               int64_t blocks, const CodePanel& panel, int lanes, float* y) {
+template <int tiles>
+inline MultiplyCodes multiply_codes_of(int bits, int lanes) {
   constexpr std::make_integer_sequence<int, kCodeLanes> all;
-  const MultiplyCodes function = bits == 8   ? multiply_codes_for<8>(lanes, all)
-                                 : bits == 4 ? multiply_codes_for<4>(lanes, all)
-                                             : multiply_codes_for<3>(lanes, all);  // 2-bit codes are 3-bit codes
-  function(codes, scale, offset, block, blocks, panel, y);
+  return bits == 8   ? multiply_codes_for<8, tiles>(lanes, all)
+         : bits == 4 ? multiply_codes_for<4, tiles>(lanes, all)
+                     : multiply_codes_for<3, tiles>(lanes, all);  // 2-bit codes are 3-bit codes
+}
+inline void multiply_codes_any(int bits, const CodeTiles& w, int tiles, int block, int64_t blocks, const CodePanel& panel,
+                               int lanes, float* y, int64_t y_stride) {
+  const MultiplyCodes function = tiles == 1 ? multiply_codes_of<1>(bits, lanes) : multiply_codes_of<kCodeTiles>(bits, lanes);
+  function(w, block, blocks, panel, y, y_stride);
 }
 
 inline void dequantize_codes(const Layout& l, const uint8_t* tile, int64_t first, int64_t columns, float* w) {
@@ -210,7 +321,7 @@ inline void dequantize_codes(const Layout& l, const uint8_t* tile, int64_t first
   Floats scale = zeros(), offset = zeros();
   for (int64_t c = 0; c < columns; c += kUnitInputs) {
     const int64_t unit = (first + c) / kUnitInputs;
-    expand_codes(l.bits, tile + l.unit_offset + static_cast<size_t>(unit) * l.unit_bytes(), 1, codes);
+    unpack_unit_any(l.bits, tile + l.unit_offset + static_cast<size_t>(unit) * l.unit_bytes(), codes);
     if (c == 0 || (first + c) % l.group_columns == 0) group_factors_any(l, tile, (first + c) / l.group_columns, scale, offset);
     const int64_t left = columns - c;
     for (int chunk = 0; chunk < kUnitChunks && chunk * kChunkInputs < left; ++chunk) {

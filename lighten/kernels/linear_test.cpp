@@ -10,6 +10,7 @@
 
 #include "lighten/base/error.h"
 #include "lighten/base/random.h"
+#include "lighten/kernels/blob_test.h"
 #include "lighten/kernels/cpu.h"
 #include "lighten/kernels/isa_fixture.h"
 #include "lighten/kernels/kernel_table.h"
@@ -17,17 +18,7 @@
 namespace lighten {
 namespace {
 
-/// 64-byte aligned bytes.
-class Blob {
- public:
-  explicit Blob(size_t bytes) : memory_(bytes + 64), size_(bytes) {}
-  std::byte* data() { return memory_.data() + (64 - reinterpret_cast<uintptr_t>(memory_.data()) % 64) % 64; }
-  size_t size() const { return size_; }
-
- private:
-  std::vector<std::byte> memory_;
-  size_t size_;
-};
+using test::Blob;
 
 /// A random weight, its parts and what they mean in double.
 struct Weight {
@@ -116,19 +107,26 @@ Activations random_activations(int64_t tokens, int64_t columns, Random& random) 
   return a;
 }
 
-/// The activations as the fast kernels must see them, from the definition: int8 per block of 32 or 64 columns.
+/// The activations as the fast kernels must see them, from the definition: 127 steps up to the largest of a block of 32 or 64
+/// columns, and 256 times finer ones where the codes use less than an eighth of them on average.
 std::vector<double> rounded(const Activations& a, const LinearSpec& spec) {
   std::vector<double> out;
-  const int64_t block = spec.group_size % 64 == 0 ? 64 : 32;
+  const int64_t block = spec.group_size % 64 == 0 ? 64 : 32;  // per channel: 64, the last filled up with zeros
   for (int64_t t = 0; t < a.tokens; ++t) {
     for (int64_t begin = 0; begin < a.columns; begin += block) {
       const int64_t end = std::min(begin + block, a.columns);
       float largest = 0;
       for (int64_t c = begin; c < end; ++c) largest = std::max(largest, std::fabs(a.row(t)[c]));
       const float inverse = largest > 0 ? 127.0f / largest : 0;
+      double magnitudes = 0;
+      for (int64_t c = begin; c < end; ++c) magnitudes += std::fabs(std::nearbyintf(a.row(t)[c] * inverse));
+      const bool fine = magnitudes / static_cast<double>(block) < 127.0 / 8;
       for (int64_t c = begin; c < end; ++c) {
+        const double code = std::nearbyintf(a.row(t)[c] * inverse);
+        const float rest = std::fma(a.row(t)[c], inverse, -static_cast<float>(code)) * 256;
+        const double fine_code = std::clamp(std::nearbyintf(rest), -127.0f, 127.0f);
         out.push_back(spec.bits == 16 ? bfloat16_to_float(float_to_bfloat16(a.row(t)[c]))
-                                      : static_cast<double>(largest / 127.0f) * std::nearbyintf(a.row(t)[c] * inverse));
+                                      : static_cast<double>(largest / 127.0f) * (code + (fine ? fine_code / 256 : 0)));
       }
     }
   }
@@ -181,7 +179,7 @@ TEST_P(Linear, LowBitProductsMatchDoubleSumsOverRoundedActivations) {
   for (int i = 0; i < 1200; ++i) {
     Weight w = random_weight(random_spec(random), random);
     const Activations a = random_activations(kTokens[random.below(10)], w.spec.columns, random);
-    expect_products(w, a, rounded(a, w.spec), Arithmetic::fast, pool);
+    expect_products(w, a, rounded(a, w.spec), Arithmetic::adaptive, pool);
     if (HasFatalFailure()) return;
   }
 }
@@ -209,70 +207,29 @@ TEST_P(Linear, FloatProductsMatchDoubleSums) {
     for (int64_t t = 0; t < a.tokens; ++t) x.insert(x.end(), a.row(t), a.row(t) + a.columns);
     expect_products(w, a, x, Arithmetic::exact, pool);
     const bool rounds = w.spec.bits == 16 && w.spec.bfloat;
-    expect_products(w, a, rounds ? rounded(a, w.spec) : x, Arithmetic::fast, pool);
+    expect_products(w, a, rounds ? rounded(a, w.spec) : x, Arithmetic::adaptive, pool);
     if (HasFatalFailure()) return;
   }
 }
 
-TEST_P(Linear, IntegerSumsAreExactAtTheExtremes) {
-  // All codes at their largest against activations of +-127 would overflow 16-bit sums; scale 1 and offset 0 show the integers
-  // themselves.
-  const kernels::KernelTable& table = kernels::table();
-  Random random(4);
-  for (const int bits : kBits) {
-    for (int lanes = 1; lanes <= table.code_lanes; ++lanes) {
-      for (const int block : {32, 64}) {
-        constexpr int64_t blocks = 3;
-        const auto chunks = static_cast<size_t>(blocks * block / kernels::kChunkInputs);
-        std::vector<uint8_t> codes(chunks * 64);
-        std::vector<int8_t> q(chunks * 4 * static_cast<size_t>(lanes));
-        for (const int kind : {0, 1, 2, 3}) {
-          const auto top = static_cast<uint8_t>((1 << bits) - 1);
-          for (auto& code : codes) code = kind < 3 ? top : static_cast<uint8_t>(random.below(top + 1u));
-          for (auto& v : q) v = static_cast<int8_t>(kind == 0 ? 127 : kind == 1 ? -127 : random.below(2) ? 127 : -127);
-          const std::vector<float> ones(static_cast<size_t>(blocks) * 16, 1.0f), zeros(static_cast<size_t>(blocks) * 16, 0.0f);
-          std::vector<int32_t> code_sum(static_cast<size_t>(blocks * lanes));
-          std::vector<float> expected(static_cast<size_t>(lanes) * 16), y(expected.size());
-          for (size_t chunk = 0; chunk < chunks; ++chunk) {
-            const size_t b = chunk * 4 / static_cast<size_t>(block);
-            for (size_t t = 0; t < static_cast<size_t>(lanes); ++t) {
-              for (size_t i = 0; i < 4; ++i) {
-                const int x = q[(chunk * static_cast<size_t>(lanes) + t) * 4 + i];
-                code_sum[b * static_cast<size_t>(lanes) + t] += x;
-                for (size_t r = 0; r < 16; ++r) expected[t * 16 + r] += static_cast<float>(codes[chunk * 64 + r * 4 + i] * x);
-              }
-            }
-          }
-          table.multiply_codes(bits, codes.data(), ones.data(), zeros.data(), block, blocks,
-                               {q.data(), ones.data(), zeros.data(), code_sum.data()}, lanes, y.data());
-          ASSERT_EQ(y, expected) << isa_name(current_isa()) << " bits " << bits << " lanes " << lanes << " block " << block
-                                 << " kind " << kind;
-        }
-      }
+TEST_P(Linear, ASecondByteKeepsTheNeighboursOfOutliers) {
+  // Every 50th channel a hundred times larger, as in small language models: eight bits alone would be off by 1 % and more.
+  Random random(11);
+  ThreadPool pool(1);
+  for (const auto& [bits, columns, group] : {std::tuple{3, 192, 64}, {4, 160, 32}, {2, 256, 128}, {8, 200, 0}}) {
+    const LinearSpec spec{.bits = bits, .rows = 48, .columns = columns, .group_size = group};
+    Weight w = random_weight(spec, random);
+    Activations a{.tokens = 5, .columns = columns, .stride = columns, .x = {}};
+    for (int64_t i = 0; i < 5 * columns; ++i) a.x.push_back(static_cast<float>(random.normal() * (i % 50 == 7 ? 100 : 1)));
+    std::vector<float> exact(size_t{5} * 48), fast(exact);
+    linear(spec, w.packed.data(), a.x.data(), columns, 5, exact.data(), 48, nullptr, Arithmetic::exact, pool);
+    linear(spec, w.packed.data(), a.x.data(), columns, 5, fast.data(), 48, nullptr, Arithmetic::adaptive, pool);
+    double difference = 0, norm = 0;
+    for (size_t i = 0; i < exact.size(); ++i) {
+      difference += std::pow(static_cast<double>(fast[i]) - static_cast<double>(exact[i]), 2);
+      norm += std::pow(static_cast<double>(exact[i]), 2);
     }
-  }
-}
-
-TEST_P(Linear, ActivationsRoundToTheSameBytesAsTheScalarDefinition) {
-  const kernels::KernelTable scalar = kernels::scalar_table();
-  Random random(5);
-  for (int i = 0; i < 400; ++i) {
-    const int block = random.below(2) ? 32 : 64, lanes = 1 + static_cast<int>(random.below(8));
-    const auto blocks = 1 + static_cast<int64_t>(random.below(4));
-    std::vector<float> x;
-    const double size = std::pow(10.0, random.uniform() * 76 - 38);
-    for (int64_t c = 0; c < blocks * block; ++c) x.push_back(static_cast<float>((random.uniform() * 2 - 1) * size));
-    if (i % 10 == 0) std::fill(x.begin(), x.end(), 0.0f);
-    const auto n = static_cast<size_t>(blocks * block * lanes), m = static_cast<size_t>(blocks * lanes);
-    std::vector<int8_t> q0(n), q1(n);
-    std::vector<float> scale0(m), scale1(m), sum0(m), sum1(m);
-    std::vector<int32_t> code0(m), code1(m);
-    scalar.quantize(x.data(), blocks, block, lanes, q0.data(), scale0.data(), sum0.data(), code0.data());
-    kernels::table().quantize(x.data(), blocks, block, lanes, q1.data(), scale1.data(), sum1.data(), code1.data());
-    ASSERT_EQ(q0, q1);
-    ASSERT_EQ(code0, code1);
-    ASSERT_EQ(scale0, scale1);
-    ASSERT_EQ(sum0, sum1);
+    EXPECT_LT(std::sqrt(difference / norm), 1e-3) << bits << " bits";
   }
 }
 
@@ -284,7 +241,7 @@ TEST_P(Linear, NotANumberInTheInputReachesEveryOutputOfItsToken) {
     Activations a = random_activations(2, 128, random);
     a.x[static_cast<size_t>(a.stride + 70)] = poison;
     std::vector<float> y(40);
-    linear(w.spec, w.packed.data(), a.x.data(), a.stride, 2, y.data(), 20, nullptr, Arithmetic::fast, pool);
+    linear(w.spec, w.packed.data(), a.x.data(), a.stride, 2, y.data(), 20, nullptr, Arithmetic::adaptive, pool);
     for (size_t r = 0; r < 20; ++r) {
       EXPECT_TRUE(std::isfinite(y[r]));
       EXPECT_FALSE(std::isfinite(y[20 + r]));
@@ -299,7 +256,7 @@ TEST_P(Linear, ResultsDoNotDependOnThreadsNorOnTheCompanyOfOtherTokens) {
     LinearSpec spec{.bits = bits, .bfloat = true, .rows = 333, .columns = 576, .group_size = bits <= 8 ? 64 : 0};
     Weight w = random_weight(spec, random);
     const Activations a = random_activations(600, 576, random);
-    for (const auto arithmetic : {Arithmetic::fast, Arithmetic::exact}) {
+    for (const auto arithmetic : {Arithmetic::adaptive, Arithmetic::exact}) {
       const auto n = static_cast<size_t>(600 * 333);
       std::vector<float> y1(n), y3(n), shared(n);
       linear(w.spec, w.packed.data(), a.x.data(), a.stride, 600, y1.data(), 333, nullptr, arithmetic, one);
@@ -334,9 +291,9 @@ TEST_P(Linear, TasksThatShareTheirInputGiveTheSameBitsAsOneByOne) {
     for (size_t i = 0; i < weights.size(); ++i) {
       tasks.push_back({specs[i], weights[i].packed.data(), together[i].data(), specs[i].rows, nullptr});
       linear(specs[i], weights[i].packed.data(), a.x.data(), a.stride, tokens, alone[i].data(), specs[i].rows, nullptr,
-             Arithmetic::fast, pool);
+             Arithmetic::adaptive, pool);
     }
-    linear(tasks, a.x.data(), a.stride, tokens, Arithmetic::fast, pool);
+    linear(tasks, a.x.data(), a.stride, tokens, Arithmetic::adaptive, pool);
     EXPECT_EQ(together, alone);
   }
 }

@@ -4,11 +4,10 @@
 
 namespace lighten::kernels::scalar {
 
-void quantize(const float* x, int64_t blocks, int block, int lanes, int8_t* q, float* scale, float* sum, int32_t* code_sum);
-void expand_codes(int bits, const uint8_t* units, int64_t n_units, uint8_t* codes);
-void block_factors(const Layout& l, const uint8_t* tile, int64_t first, int64_t blocks, float* scale, float* offset);
-void multiply_codes(int bits, const uint8_t* codes, const float* scale, const float* offset, int block, int64_t blocks,
-                    const CodePanel& panel, int lanes, float* y);
+void quantize(const float* x, int64_t blocks, int block, int lanes, int fine_ratio, uint8_t flip, const CodeLane& to);
+void expand(const Layout& l, const uint8_t* tile, int64_t first, int64_t blocks, const CodeTile& to);
+void multiply_codes(int bits, const CodeTiles& w, int tiles, int block, int64_t blocks, const CodePanel& panel, int lanes,
+                    float* y, int64_t y_stride);
 void dequantize(const Layout& l, const uint8_t* tile, int64_t first, int64_t columns, float* w);
 void multiply_floats(const float* w, const float* x, int64_t columns, int lanes, float* y);
 

@@ -25,7 +25,8 @@ struct Mask {
   __m256 a, b;
 };
 
-inline constexpr int kCodeLanes = 4;     // tokens in a register tile of integer products
+inline constexpr int kCodeLanes = 4;  // tokens in a register tile of integer products
+inline constexpr int kCodeTiles = 1;
 inline constexpr int kPackedLanes = 4;   // tokens that are multiplied straight from packed codes, at most
 inline constexpr int kFloatLanes = 6;    // rows or tokens in a register tile of float products
 inline constexpr int kValueVectors = 1;  // vectors of a value that meet the weights together
@@ -129,6 +130,10 @@ inline void store_half(Half* p, Floats v) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(v.b, mode));
 }
 
+inline void store(int32_t* p, Ints x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.a);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), x.b);
+}
 inline Ints load(const int32_t* p) {
   return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 8))};
 }
@@ -217,10 +222,24 @@ inline Ints as_ints(Bytes v) { return {v.a, v.b}; }
 /// Left alone, gcc takes the sums of a whole unit apart, computes all products first and spills them.
 inline void keep_order(__m256i& a, __m256i& b) { asm("" : "+x"(a), "+x"(b)); }
 
-/// Sixteen sums of u8 x s8 products, exact. Codes of at most 4 bits: 8 chunks of pair sums fit 16 bits (8 * 2 * 15 * 127 <
-/// 2^15), of 3 bits 16.
+/// c * sum in every lane, for 0 <= c < 2^15 and |sum| < 2^15.
+inline Ints times_small(Ints c, const int32_t* sum) {
+  const __m256i s = _mm256_set1_epi32(*sum);
+  return {_mm256_madd_epi16(c.a, s), _mm256_madd_epi16(c.b, s)};
+}
+
+/// Four activation codes in every lane.
+inline __m256i four_codes(const int8_t* q) {
+  int32_t bytes;
+  std::memcpy(&bytes, q, 4);
+  return _mm256_set1_epi32(bytes);
+}
+
+/// Sixteen sums of u8 codes x s8 activations, exact. Codes of at most 4 bits: 8 chunks of pair sums fit 16 bits (8 * 2 * 15 *
+/// 127 < 2^15), of 3 bits 16.
 template <int bits>
 struct Dot {
+  static constexpr bool kCentered = false;
   static constexpr bool kLong = bits < 4;  // pair sums may run over two units
   struct Weights {
     __m256i a, b;
@@ -229,10 +248,7 @@ struct Dot {
   __m256i sum_a = _mm256_setzero_si256(), sum_b = _mm256_setzero_si256();
 
   static Weights weights(Bytes codes) { return {codes.a, codes.b}; }
-  void add(const Weights& w, const int8_t* q) {
-    int32_t four;
-    std::memcpy(&four, q, 4);
-    const __m256i x = _mm256_set1_epi32(four);
+  void add(const Weights& w, __m256i x) {
     pairs_a = _mm256_add_epi16(pairs_a, _mm256_maddubs_epi16(w.a, x));
     pairs_b = _mm256_add_epi16(pairs_b, _mm256_maddubs_epi16(w.b, x));
     keep_order(pairs_a, pairs_b);
@@ -246,15 +262,16 @@ struct Dot {
     sum_b = _mm256_add_epi32(sum_b, _mm256_madd_epi16(pairs_b, ones));
     pairs_a = pairs_b = _mm256_setzero_si256();
   }
-  Floats result(const int32_t*) {
+  Ints result() {
     if constexpr (kLong) flush();
-    return to_floats(Ints{sum_a, sum_b});
+    return {sum_a, sum_b};
   }
 };
 
-/// 8 bits: with w = q - 128, |w| <= 128 times +-127 twice still fits 16 bits; 128 * sum of the activations is added at the end.
+/// 8 bits: with w = code - 128, |w| <= 128 times +-127 twice still fits 16 bits.
 template <>
 struct Dot<8> {
+  static constexpr bool kCentered = true;
   struct Weights {
     __m256i magnitude_a, magnitude_b, a, b;
   };
@@ -265,16 +282,31 @@ struct Dot<8> {
     const __m256i a = _mm256_xor_si256(v.a, flip), b = _mm256_xor_si256(v.b, flip);
     return {_mm256_abs_epi8(a), _mm256_abs_epi8(b), a, b};
   }
-  void add(const Weights& w, const int8_t* q) {
-    int32_t four;
-    std::memcpy(&four, q, 4);
-    const __m256i x = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1);
+  void add(const Weights& w, __m256i x) {
+    const __m256i ones = _mm256_set1_epi16(1);
     sum_a = _mm256_add_epi32(sum_a, _mm256_madd_epi16(_mm256_maddubs_epi16(w.magnitude_a, _mm256_sign_epi8(x, w.a)), ones));
     sum_b = _mm256_add_epi32(sum_b, _mm256_madd_epi16(_mm256_maddubs_epi16(w.magnitude_b, _mm256_sign_epi8(x, w.b)), ones));
     keep_order(sum_a, sum_b);
   }
   void end_unit() {}
-  Floats result(const int32_t* code_sum) { return to_floats(Ints{sum_a, sum_b} + set(*code_sum * 128)); }
+  Ints result() { return {sum_a, sum_b}; }
+};
+
+inline constexpr uint8_t kCodeFlip = 0;
+template <int bits>
+struct BatchDot : Dot<bits> {
+  void start(Ints) { static_cast<Dot<bits>&>(*this) = {}; }
+  Ints result(Ints centers, const int32_t* q_sum) {
+    const Ints sum = Dot<bits>::result();
+    if constexpr (Dot<bits>::kCentered) return sum;
+    return sum - times_small(centers, q_sum);
+  }
+};
+/// Expands the codes of a block, as they are.
+struct Expander {
+  explicit Expander(Ints) {}
+  Bytes expand(Bytes codes) { return codes; }
+  Ints centers(Ints centers) const { return centers; }
 };
 
 inline void transpose8(__m256 r[8]) {

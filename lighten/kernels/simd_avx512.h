@@ -23,8 +23,9 @@ struct Mask {
   __mmask16 v;
 };
 
-inline constexpr int kCodeLanes = 8;     // tokens in a register tile of integer products
-inline constexpr int kPackedLanes = 4;   // tokens that are multiplied straight from packed codes, at most
+inline constexpr int kCodeLanes = 6;     // tokens in a register tile of integer products
+inline constexpr int kCodeTiles = 2;     // tiles of rows in it
+inline constexpr int kPackedLanes = 8;   // tokens that are multiplied straight from packed codes, at most
 inline constexpr int kFloatLanes = 12;   // rows or tokens in a register tile of float products
 inline constexpr int kValueVectors = 4;  // vectors of a value that meet the weights together
 
@@ -74,6 +75,7 @@ inline void store_half(Half* p, Floats v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
+inline void store(int32_t* p, Ints x) { _mm512_storeu_si512(p, x.v); }
 inline Ints load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline Ints set(int32_t x) { return {_mm512_set1_epi32(x)}; }
 inline Ints operator+(Ints x, Ints y) { return {_mm512_add_epi32(x.v, y.v)}; }
@@ -128,20 +130,55 @@ inline Bytes field(Bytes v, uint8_t mask) {
 inline Bytes operator|(Bytes x, Bytes y) { return {_mm512_or_si512(x.v, y.v)}; }
 inline Ints as_ints(Bytes v) { return {v.v}; }
 
-/// Sixteen sums of u8 x s8 products, exact (VNNI adds four products to 32 bits without saturation).
+/// c * sum in every lane, for 0 <= c < 2^15 and |sum| < 2^15.
+inline Ints times_small(Ints c, const int32_t* sum) { return {_mm512_madd_epi16(c.v, _mm512_set1_epi32(*sum))}; }
+
+/// Four activation codes in every lane.
+inline __m512i four_codes(const int8_t* q) {
+  int32_t bytes;
+  std::memcpy(&bytes, q, 4);
+  return _mm512_set1_epi32(bytes);
+}
+
+/// Sixteen sums of u8 codes x s8 activations, exact (VNNI adds four products to 32 bits without saturation).
 template <int bits>
 struct Dot {
+  static constexpr bool kCentered = false;  // 8-bit codes are taken as they are, not less 128
   using Weights = __m512i;
   __m512i sum = _mm512_setzero_si512();
 
   static Weights weights(Bytes codes) { return codes.v; }
-  void add(const Weights& w, const int8_t* q) {
-    int32_t four;
-    std::memcpy(&four, q, 4);
-    sum = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(four));
-  }
+  void add(const Weights& w, __m512i x) { sum = _mm512_dpbusd_epi32(sum, w, x); }
   void end_unit() {}
-  Floats result(const int32_t*) { return to_floats(Ints{sum}); }
+  Ints result() { return {sum}; }
+};
+
+/// The same for batches: codes are expanded as code - center, so that nothing has to be taken from their sums, and activations
+/// come as q + 128, of which the start of a sum takes account.
+inline constexpr uint8_t kCodeFlip = 0x80;
+template <int bits>
+struct BatchDot {
+  using Weights = __m512i;
+  __m512i sum;
+
+  static Weights weights(Bytes codes) { return codes.v; }
+  void start(Ints centers) { sum = centers.v; }
+  void add(const Weights& w, __m512i x) { sum = _mm512_dpbusd_epi32(sum, x, w); }
+  void end_unit() {}
+  Ints result(Ints, const int32_t*) { return {sum}; }
+};
+/// Expands the codes of a block.
+struct Expander {
+  __m512i center, sum = _mm512_setzero_si512();
+  explicit Expander(Ints centers)
+      : center(_mm512_shuffle_epi8(centers.v, _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0))) {}
+  Bytes expand(Bytes codes) {
+    const __m512i w = _mm512_sub_epi8(codes.v, center);
+    sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(1), w);
+    return {w};
+  }
+  /// -128 times the sum of the codes.
+  Ints centers(Ints) const { return {_mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), sum), 7)}; }
 };
 
 /// Lane j of row i <-> lane i of row j.

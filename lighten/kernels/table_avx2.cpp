@@ -7,11 +7,12 @@ namespace lighten::kernels {
 
 KernelTable avx2_table() {
   return {.code_lanes = kCodeLanes,
+          .code_tiles = kCodeTiles,
+          .code_flip = kCodeFlip,
           .packed_lanes = kPackedLanes,
           .float_lanes = kFloatLanes,
           .quantize = quantize,
-          .expand_codes = expand_codes,
-          .block_factors = block_factors,
+          .expand = expand,
           .multiply_codes = multiply_codes_any,
           .multiply_packed = multiply_packed_any,
           .dequantize = dequantize,

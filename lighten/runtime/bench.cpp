@@ -68,7 +68,8 @@ OptionList describe(BenchOptions& o) {
       option("decode", o.decode, range(1, 1e6), "tokens fed one by one", "llama-bench's tg128", "tokens"),
       option("context", o.context, range(0, 1 << 24), "tokens in the context before decoding", "Lighten", "tokens"),
       option("parallel", o.parallel, range(1, 4096), "texts decoded at once, besides one alone", "Lighten"),
-      option("kv-cache", o.kv_cache, one_of(std::vector<std::string>{"f16", "i8"}), kKvCacheDoc, "Lighten"),
+      option("kv-cache", o.kv_cache, one_of(kv_cache_names()), kKvCacheDoc, "Lighten"),
+      option("activations", o.activations, one_of(activations_names()), kActivationsDoc, "Lighten"),
       option("repeat", o.repeat, range(1, 1000), "timed passes", "llama-bench"),
       option("threads", o.threads, range(0, 4096), "processors to use; 0: all", "Lighten"),
       Option("exact", o.exact, "float32 activations and KV cache", "Lighten"),
@@ -119,6 +120,7 @@ Json bench_model(RuntimeModel& model, const BenchOptions& options, double load_s
   result["context"] = options.context;
   result["parallel"] = options.parallel;
   result["kv_cache"] = options.exact ? "f32" : options.kv_cache;
+  result["activations"] = options.exact ? "f32" : options.activations;
   result["kv_bytes"] = pasts.front()->bytes();
   if (!parallel.empty()) result["parallel_tokens_per_s"] = spread(parallel);
   return result;
@@ -128,7 +130,10 @@ Json bench(const BenchOptions& options) {
   BenchOptions checked = options;
   validate(describe(checked));
   if (options.model.empty() == options.random.empty()) throw OptionError("give either a model or --random SHAPE");
-  const RuntimeOptions runtime{.threads = options.threads, .exact = options.exact, .kv_cache = kv_format(options.kv_cache)};
+  const RuntimeOptions runtime{.threads = options.threads,
+                               .exact = options.exact,
+                               .kv_cache = kv_format(options.kv_cache),
+                               .activations = activations(options.activations)};
   const auto start = Clock::now();
   const std::unique_ptr<RuntimeModel> model =
       options.random.empty() ? RuntimeModel::load(options.model, runtime)

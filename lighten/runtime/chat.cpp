@@ -124,7 +124,8 @@ OptionList describe(RunOptions& o) {
   list.push_back(Option("ignore-end", o.ignore_end, "go on past the end of the answer", "Lighten"));
   list.push_back(option("context", o.context, range(0, 1 << 30), "longest conversation; 0: as long as the model allows",
                         "Lighten", "tokens"));
-  list.push_back(option("kv-cache", o.kv_cache, one_of(std::vector<std::string>{"f16", "i8"}), kKvCacheDoc, "Lighten"));
+  list.push_back(option("kv-cache", o.kv_cache, one_of(kv_cache_names()), kKvCacheDoc, "Lighten"));
+  list.push_back(option("activations", o.activations, one_of(activations_names()), kActivationsDoc, "Lighten"));
   list.push_back(option("parallel", o.parallel, range(1, 4096), "prompts of --prompts that are answered at once", "Lighten"));
   list.push_back(option("threads", o.threads, range(0, 4096), "processors to use; 0: all", "Lighten"));
   list.push_back(Option("exact", o.exact, "compute with float32 activations and KV cache (slower)", "Lighten"));
@@ -226,8 +227,11 @@ int run_command(const RunOptions& options, std::istream& in, std::ostream& out) 
   RunOptions checked = options;
   validate(describe(checked));
   const auto start = std::chrono::steady_clock::now();
-  const std::unique_ptr<RuntimeModel> model = RuntimeModel::load(
-      options.model, {.threads = options.threads, .exact = options.exact, .kv_cache = kv_format(options.kv_cache)});
+  const std::unique_ptr<RuntimeModel> model =
+      RuntimeModel::load(options.model, {.threads = options.threads,
+                                         .exact = options.exact,
+                                         .kv_cache = kv_format(options.kv_cache),
+                                         .activations = activations(options.activations)});
   check_vocabulary(*model, options.model);
   const double load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   Json report = {{"model", options.model}, {"load_seconds", load_seconds}, {"weight_bytes", model->weight_bytes()}};

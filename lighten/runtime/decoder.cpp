@@ -5,14 +5,29 @@
 #include <cmath>
 
 #include "lighten/base/error.h"
-#include "lighten/runtime/activation_split.h"
 
 namespace lighten::runtime {
 
 namespace {
 
 constexpr int64_t kSerialFloats = 1 << 14;  // touched in less time than it takes to wake the other threads
+constexpr int64_t kNarrow = 1024;           // hidden size: see Activations::automatic
 constexpr int64_t kHeadFloats = 1 << 20;    // bounds the memory for logits of many tokens on their way
+
+Arithmetic arithmetic_of(const RuntimeOptions& options, int64_t hidden_size) {
+  if (options.exact) return Arithmetic::exact;
+  switch (options.activations) {
+    case Activations::bits8:
+      return Arithmetic::bits8;
+    case Activations::adaptive:
+      return Arithmetic::adaptive;
+    case Activations::bits16:
+      return Arithmetic::bits16;
+    case Activations::automatic:
+      break;
+  }
+  return hidden_size < kNarrow ? Arithmetic::bits16 : Arithmetic::adaptive;
+}
 
 void grow(std::vector<float>& buffer, int64_t size) {
   if (buffer.size() < static_cast<size_t>(size)) buffer.resize(static_cast<size_t>(size));
@@ -24,6 +39,7 @@ Decoder::Decoder(DecoderWeights weights, Companions companions, const RuntimeOpt
     : weights_(std::move(weights)),
       companions_(std::move(companions)),
       exact_(options.exact),
+      arithmetic_(arithmetic_of(options, weights_.config.hidden_size)),
       kv_cache_(options.kv_cache),
       pool_(std::move(pool)),
       rope_(weights_.config.rope, weights_.config.head_dim),
@@ -157,42 +173,7 @@ void Decoder::multiply(const float* in, int64_t n, std::initializer_list<Product
     const std::vector<float>& bias = product.matrix.bias;
     tasks[count++] = {spec, data, product.out, spec.rows, bias.empty() ? nullptr : bias.data()};
   }
-  // Weights that round activations alike go together; a GGUF may mix them among q, k and v.
-  for (std::span<LinearTask> left = std::span(tasks).first(count); !left.empty();) {
-    const int64_t block = exact_ ? 0 : rounding_block(left.front().spec);
-    const auto end = std::stable_partition(
-        left.begin(), left.end(), [&](const LinearTask& task) { return exact_ || rounding_block(task.spec) == block; });
-    const auto alike = left.first(static_cast<size_t>(end - left.begin()));
-    if (block > 0) {
-      multiply_split(in, n, alike);
-    } else {
-      linear(alike, in, alike.front().spec.columns, n, exact_ ? Arithmetic::exact : Arithmetic::fast, *pool_);
-    }
-    left = left.subspan(alike.size());
-  }
-}
-
-void Decoder::multiply_split(const float* in, int64_t n, std::span<LinearTask> tasks) {
-  const int64_t width = tasks[0].spec.columns;
-  int64_t outputs = 0;
-  for (const LinearTask& task : tasks) outputs += task.spec.rows;
-  grow(scratch_.halves, 2 * n * width);
-  grow(scratch_.pairs, 2 * n * outputs);
-  each_token(n, 4 * width,
-             [&](int64_t t) { split_activations(tasks[0].spec, in + t * width, 1, scratch_.halves.data() + 2 * t * width); });
-  std::array<LinearTask, 3> halves;
-  float* out = scratch_.pairs.data();
-  for (size_t i = 0; i < tasks.size(); ++i) {
-    halves[i] = {tasks[i].spec, tasks[i].packed, out, tasks[i].spec.rows, nullptr};
-    out += 2 * n * tasks[i].spec.rows;
-  }
-  linear(std::span(halves).first(tasks.size()), scratch_.halves.data(), width, 2 * n, Arithmetic::fast, *pool_);
-  each_token(n, 2 * outputs, [&](int64_t t) {
-    for (size_t i = 0; i < tasks.size(); ++i) {
-      const int64_t rows = tasks[i].spec.rows;
-      join_pairs(halves[i].y + 2 * t * rows, tasks[i].bias, 1, rows, tasks[i].y + t * rows);
-    }
-  });
+  linear(std::span(tasks).first(count), in, tasks[0].spec.columns, n, arithmetic_, *pool_);
 }
 
 void Decoder::normalize(const std::vector<float>& weight, const float* in, float* out, int64_t n) {

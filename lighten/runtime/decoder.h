@@ -41,7 +41,6 @@ class Decoder final : public RuntimeModel {
   /// Activations of one chunk, each [tokens, width].
   struct Scratch {
     std::vector<float> x, h, q, k, v, context, gate, up;
-    std::vector<float> halves, pairs;  ///< inputs and outputs of multiply_split
   };
   /// Neighbouring tokens of one sequence in a chunk.
   struct Segment {
@@ -76,7 +75,6 @@ class Decoder final : public RuntimeModel {
   /// At most three products of the same input, in one go.
   void multiply(const float* in, int64_t n, std::initializer_list<Product> products);
   /// Tasks of the same rounding_block.
-  void multiply_split(const float* in, int64_t n, std::span<LinearTask> tasks);
   void normalize(const std::vector<float>& weight, const float* in, float* out, int64_t n);
   /// x += h, after h's own norm if there is one.
   void add_residual(const std::vector<float>& out_norm, int64_t n);
@@ -87,6 +85,7 @@ class Decoder final : public RuntimeModel {
   DecoderWeights weights_;
   Companions companions_;
   bool exact_;
+  Arithmetic arithmetic_;
   KvFormat kv_cache_;
   std::unique_ptr<ThreadPool> pool_;
   RotaryTable rope_, local_rope_;

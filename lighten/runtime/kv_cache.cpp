@@ -70,13 +70,3 @@ KvView Cache::view(int64_t layer) const {
 }
 
 }  // namespace lighten::runtime
-
-namespace lighten {
-
-KvFormat kv_format(const std::string& name) {
-  if (name == "f16") return KvFormat::f16;
-  if (name == "i8") return KvFormat::i8;
-  throw_error<OptionError>("--kv-cache {}: must be f16 or i8", name);
-}
-
-}  // namespace lighten

@@ -24,11 +24,29 @@ enum class FloatStorage : uint8_t { native, f16, bf16, f32 };
 KvFormat kv_format(const std::string& name);
 inline constexpr const char* kKvCacheDoc = "keys and values as 16-bit floats, or rounded to 8 bits with a scale per head";
 
+/// How activations enter low-bit products; Arithmetic in kernels/linear.h says more of each.
+enum class Activations : uint8_t {
+  automatic,  ///< bits16 in models narrower than 1,024 (hidden size), where outliers weigh most; adaptive in others
+  bits8,      ///< what llama.cpp does: SmolLM2-135M moves by a KL of 3.4e-3 nats and 4 % of its choices
+  adaptive,   ///< 6e-4 nats and 1.5 %
+  bits16      ///< 4e-7 nats
+};
+/// "auto", "8", "adaptive" or "16", as options name it. Throws OptionError for others.
+Activations activations(const std::string& name);
+inline constexpr const char* kActivationsDoc =
+    "what low-bit products round activations to: 8 bits, 16, or 16 where a few inputs tower over their block (adaptive); auto: "
+    "16 in "
+    "models narrower than 1,024, else adaptive";
+/// The values of the two options.
+inline std::vector<std::string> kv_cache_names() { return {"f16", "i8"}; }
+inline std::vector<std::string> activations_names() { return {"auto", "8", "adaptive", "16"}; }
+
 struct RuntimeOptions {
   int threads = 0;                              ///< 0: all processors
   bool exact = false;                           ///< float32 activations and KV cache: the mode that tests compare
   FloatStorage storage = FloatStorage::native;  ///< how weights of a float or GGUF model are kept
   KvFormat kv_cache = KvFormat::f16;            ///< of keys and values; `exact` makes it f32
+  Activations activations = Activations::automatic;
 };
 
 /// Keys and values of one sequence. Positions past `length` are free. Created by RuntimeModel::new_cache.

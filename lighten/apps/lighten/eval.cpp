@@ -14,7 +14,7 @@ namespace lighten {
 namespace {
 
 struct EvalVerbOptions {
-  std::string model, against, text, engine = "runtime", kv_cache = "f16";
+  std::string model, against, text, engine = "runtime", kv_cache = "f16", activations = "auto";
   EvaluationOptions evaluation;
   bool exact = false;
 };
@@ -27,9 +27,9 @@ OptionList describe(EvalVerbOptions& o) {
       option("engine", o.engine, one_of(std::vector<std::string>{"runtime", "torch"}),
              "runtime: the kernels that `run` uses; torch: float32 after dequantization", ""),
       option("bootstrap", o.evaluation.bootstrap, range(0, 1000000), "resamples over windows for the 95 % intervals", ""),
-      option("kv-cache", o.kv_cache, one_of(std::vector<std::string>{"f16", "i8"}), std::string("runtime: ") + kKvCacheDoc,
-             "Lighten"),
-      Option("exact", o.exact, "runtime: float32 activations in place of 8-bit ones", ""),
+      option("kv-cache", o.kv_cache, one_of(kv_cache_names()), std::string("runtime: ") + kKvCacheDoc, "Lighten"),
+      option("activations", o.activations, one_of(activations_names()), std::string("runtime: ") + kActivationsDoc, "Lighten"),
+      Option("exact", o.exact, "runtime: float32 activations, not rounded", ""),
   };
 }
 
@@ -88,7 +88,7 @@ Verb eval_verb(CLI::App& root) {
     const std::string text = read_plain_text(text_file, "text");
     const Engine engine = options->engine == "torch" ? Engine::torch : Engine::runtime;
     EvaluatedModel model = open_for_evaluation(resolve_model(options->model), engine, common->threads, options->exact,
-                                               kv_format(options->kv_cache));
+                                               kv_format(options->kv_cache), activations(options->activations));
     std::optional<EvaluatedModel> reference;
     if (!options->against.empty())
       reference = open_for_evaluation(resolve_model(options->against), engine, common->threads, true);
