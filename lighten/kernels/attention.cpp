@@ -144,16 +144,17 @@ size_t kv_page_bytes(KvFormat format, int64_t kv_heads, int64_t head_dim) {
 }
 
 void kv_store(KvFormat format, int64_t kv_heads, int64_t head_dim, const float* heads, int64_t slot, std::byte* page) {
-  const int64_t width = kv_heads * head_dim;
-  std::byte* out = page + static_cast<size_t>(slot * width) * kv_element_bytes(format);
-  if (format == KvFormat::f32) {
-    std::memcpy(out, heads, static_cast<size_t>(width) * sizeof(float));
-  } else if (format == KvFormat::f16) {
-    to_half(heads, reinterpret_cast<Half*>(out), width);
-  } else {
-    float* scales = reinterpret_cast<float*>(page + kernels::kv_scales(format, kv_heads, head_dim)) + slot * kv_heads;
-    for (int64_t h = 0; h < kv_heads; ++h)
-      scales[h] = kernels::round_head(heads + h * head_dim, head_dim, reinterpret_cast<int8_t*>(out) + h * head_dim);
+  float* scales = reinterpret_cast<float*>(page + kernels::kv_scales(format, kv_heads, head_dim));
+  for (int64_t h = 0; h < kv_heads; ++h, heads += head_dim) {
+    const int64_t vector = h * kPagePositions + slot;
+    std::byte* out = page + static_cast<size_t>(vector * head_dim) * kv_element_bytes(format);
+    if (format == KvFormat::f32) {
+      std::memcpy(out, heads, static_cast<size_t>(head_dim) * sizeof(float));
+    } else if (format == KvFormat::f16) {
+      to_half(heads, reinterpret_cast<Half*>(out), head_dim);
+    } else {
+      scales[vector] = kernels::round_head(heads, head_dim, reinterpret_cast<int8_t*>(out));
+    }
   }
 }
 

@@ -15,8 +15,8 @@ inline constexpr int64_t kPagePositions = 64;
 enum class KvFormat : uint8_t { f32, f16, i8 };
 
 /// One layer's keys and values of one sequence, in pages: position p stands in page p / 64. A page holds from byte `keys` on
-/// [64, kv_heads, head_dim] keys and from byte `values` on as many values. i8: x = scale * q, and each of the two is followed
-/// by its float32 scales [64, kv_heads] (see kv_scales).
+/// [kv_heads, 64, head_dim] keys and from byte `values` on as many values: what a head reads lies side by side. i8: x = scale *
+/// q, and each of the two is followed by its float32 scales [kv_heads, 64] (see kv_scales).
 struct KvView {
   const std::byte* const* pages = nullptr;
   size_t keys = 0, values = 0;

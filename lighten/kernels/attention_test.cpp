@@ -33,7 +33,7 @@ struct Cache {
 
 /// The head that starts at element `at` of one side of a page, read by the layout's description.
 std::vector<float> read_head(KvFormat format, const AttentionShape& s, const std::byte* page, int64_t slot, int64_t head) {
-  const int64_t vector = slot * s.kv_heads + head;
+  const int64_t vector = head * kPagePositions + slot;
   std::vector<float> values;
   for (int64_t i = vector * s.head_dim; i < (vector + 1) * s.head_dim; ++i) {
     if (format == KvFormat::f32) {

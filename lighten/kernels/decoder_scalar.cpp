@@ -11,7 +11,7 @@ namespace {
 
 /// Dimension d of the key or value of a position in its block and of a head.
 float cached(const KvBlock& block, const AttentionShape& s, int64_t position, int64_t head, int64_t d) {
-  const int64_t vector = position * s.kv_heads + head, at = vector * s.head_dim + d;
+  const int64_t vector = head * kPagePositions + position, at = vector * s.head_dim + d;
   if (block.format == KvFormat::f32) return reinterpret_cast<const float*>(block.data)[at];
   if (block.format == KvFormat::f16) return half_to_float(reinterpret_cast<const Half*>(block.data)[at]);
   return static_cast<float>(reinterpret_cast<const int8_t*>(block.data)[at]) * block.scales[vector];

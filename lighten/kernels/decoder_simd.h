@@ -178,7 +178,7 @@ inline void product(int64_t rows, const float* a, int64_t a_stride, const float*
 template <KvFormat format>
 LIGHTEN_INLINE inline Floats load_cached(const KvBlock& block, const AttentionShape& s, int64_t position, int64_t head,
                                          int64_t d) {
-  const int64_t vector = position * s.kv_heads + head, at = vector * s.head_dim + d, n = s.head_dim - d;
+  const int64_t vector = head * kPagePositions + position, at = vector * s.head_dim + d, n = s.head_dim - d;
   if constexpr (format == KvFormat::f32) {
     return load_some(reinterpret_cast<const float*>(block.data) + at, n);
   } else if constexpr (format == KvFormat::f16) {
@@ -285,7 +285,7 @@ inline AttentionMemory start_rows(const AttentionPart& p) {
 inline void scale_scores(const AttentionPart& p, const AttentionMemory& m, const KvBlock& block, int64_t kv_head, int64_t n) {
   if (block.format != KvFormat::i8) return;
   alignas(64) float scales[kAttentionKeys] = {};
-  for (int64_t j = 0; j < n; ++j) scales[j] = block.scales[j * p.shape->kv_heads + kv_head];
+  __builtin_memcpy(scales, block.scales + kv_head * kPagePositions, static_cast<size_t>(n) * sizeof(float));
   for (int64_t row = 0; row < p.token_count * p.head_count; ++row) {
     float* scores = m.scores + row * kAttentionKeys;
     for (int64_t j = 0; j < kAttentionKeys; j += 16) store(scores + j, load(scores + j) * load(scales + j));
@@ -311,12 +311,15 @@ inline void soften_rows(const AttentionPart& p, const AttentionMemory& m, int64_
 /// out += weights V for `vectors` times sixteen dimensions from d on.
 template <KvFormat format, int rows, int vectors>
 LIGHTEN_INLINE inline void add_values(const AttentionShape& s, const AttentionMemory& m, const KvBlock& values, int64_t kv_head,
-                                      int64_t d, int64_t n) {
+                                      int64_t d, int64_t n, const std::byte* next_keys) {
+  constexpr int64_t bytes = 16 * vectors * (format == KvFormat::f32 ? 4 : format == KvFormat::f16 ? 2 : 1);
   Floats sum[rows * vectors];
   const auto out = [&](auto i) LIGHTEN_INLINE { return m.out + i / vectors * m.padded + d + 16 * (i % vectors); };
   repeat<rows * vectors>([&](auto i) LIGHTEN_INLINE { sum[i] = load(out(i)); });
   for (int64_t j = 0; j < n; ++j) {
     Floats value[vectors];
+    if (next_keys != nullptr)  // as many bytes as are read
+      for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(next_keys + (d / (16 * vectors) * n + j) * bytes + at);
     repeat<vectors>([&](auto v) LIGHTEN_INLINE { value[v] = load_cached<format>(values, s, j, kv_head, d + 16 * v); });
     repeat<rows>([&](auto r) LIGHTEN_INLINE {
       const Floats weight = spread(m.scores + r * kAttentionKeys + j);
@@ -331,9 +334,16 @@ template <KvFormat format, int rows>
 void add_keys_to_few(const AttentionPart& p, const AttentionMemory& m, int64_t kv_head, int64_t first_key, int64_t n) {
   const AttentionShape& s = *p.shape;
   const KvBlock keys = kv_block(p, first_key, p.cache.keys), values = kv_block(p, first_key, p.cache.values);
+  // What a head reads of a page lies side by side: values are fetched while keys are in use, the next keys while values are.
+  const int64_t vector_bytes = static_cast<int64_t>(kv_element_bytes(format)) * s.head_dim;
+  const std::byte* next_values = values.data + kv_head * kPagePositions * vector_bytes;
+  const std::byte* next_keys = nullptr;
+  if (first_key + kAttentionKeys < p.key_end)
+    next_keys = kv_block(p, first_key + kAttentionKeys, p.cache.keys).data + kv_head * kPagePositions * vector_bytes;
   for (int64_t j = 0; j < n; j += 16) {
     Floats products[rows][16];
     for (int64_t i = 0; i < 16; i += 2) {  // by twos, so that a query's values are read once for both
+      for (int64_t at = 0; at < 2 * vector_bytes; at += 64) __builtin_prefetch(next_values + (j + i) * vector_bytes + at);
       Floats sum[2 * rows];
       repeat<2 * rows>([&](auto r) LIGHTEN_INLINE { sum[r] = zeros(); });
       for (int64_t d = 0; j + i < n && d < s.head_dim; d += 16) {  // the second may lie past n: it is hidden later
@@ -357,8 +367,8 @@ void add_keys_to_few(const AttentionPart& p, const AttentionMemory& m, int64_t k
   scale_scores(p, m, values, kv_head, n);
   int64_t d = 0;
   for (; d + 16 * kValueVectors <= s.head_dim; d += 16 * kValueVectors)
-    add_values<format, rows, kValueVectors>(s, m, values, kv_head, d, n);
-  for (; d < s.head_dim; d += 16) add_values<format, rows, 1>(s, m, values, kv_head, d, n);
+    add_values<format, rows, kValueVectors>(s, m, values, kv_head, d, n, next_keys);
+  for (; d < s.head_dim; d += 16) add_values<format, rows, 1>(s, m, values, kv_head, d, n, next_keys);
 }
 
 /// Many rows: a block of keys is transposed and converted once, and meets them in two matrix products.

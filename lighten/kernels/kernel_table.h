@@ -74,7 +74,7 @@ inline size_t kv_scales(KvFormat format, int64_t kv_heads, int64_t head_dim) {
 /// One side (keys or values) of a block of positions.
 struct KvBlock {
   const std::byte* data;
-  const float* scales;  ///< [positions, kv_heads]
+  const float* scales;  ///< [kv_heads, 64]
   KvFormat format;
 };
 inline KvBlock kv_block(const AttentionPart& part, int64_t position, size_t side) {
