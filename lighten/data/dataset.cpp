@@ -94,6 +94,19 @@ std::vector<int64_t> samples_of(const std::vector<Split>& splits, Split split) {
   return samples;
 }
 
+std::vector<int64_t> limit_samples(const std::vector<std::string>& ids, const std::vector<Split>& splits, int64_t limit) {
+  std::vector<int64_t> kept;
+  for (const Split split : {Split::train, Split::validation, Split::test}) {
+    std::vector<std::pair<uint64_t, int64_t>> side;
+    for (const int64_t i : samples_of(splits, split)) side.emplace_back(stable_hash(ids[static_cast<size_t>(i)]), i);
+    std::sort(side.begin(), side.end());
+    if (limit > 0 && static_cast<int64_t>(side.size()) > limit) side.resize(static_cast<size_t>(limit));
+    for (const auto& [hash, i] : side) kept.push_back(i);
+  }
+  std::sort(kept.begin(), kept.end());
+  return kept;
+}
+
 void check_set(const ImageSet& set, const std::string& name) {
   if (set.channels <= 0 || set.height <= 0 || set.width <= 0)
     throw_error<FormatError>("{}: pictures of {} x {} x {}", name, set.channels, set.height, set.width);

@@ -5,6 +5,7 @@
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
 #include "lighten/base/table.h"
+#include "lighten/data/card.h"
 #include "lighten/data/packages.h"
 
 namespace lighten {
@@ -45,8 +46,20 @@ int show(const Common& common, const std::string& id) {
   table.row({"download", human_bytes(static_cast<double>(entry->download_bytes))});
   table.row({"stands at", (cache_folder() / entry->path).string()});
   table.row({"here", data_present(id) ? "yes" : "no: `lighten data get " + id + "`"});
-  if (common.for_people()) fmt::print("{}\n{}\n", table.text(), entry->about);
-  write_json(common, to_json(*entry));
+  Json json = to_json(*entry);
+  std::string examples;
+  if (data_present(id)) {
+    const DataCard card = data_card(id);
+    for (const auto& [name, value] : card.facts) {
+      table.row({name, value});
+      json["facts"][name] = value;
+    }
+    if (!card.examples.empty()) json["examples"] = card.examples;
+    for (const std::string& example : card.examples) examples += "\n  " + example;
+  }
+  if (common.for_people())
+    fmt::print("{}\n{}\n{}", table.text(), entry->about, examples.empty() ? "" : "\nFor example:" + examples + "\n");
+  write_json(common, json);
   return 0;
 }
 
