@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "lighten/data/deb_sets.h"
+#include "lighten/data/image_sets.h"
 
 namespace lighten {
 namespace {
@@ -130,6 +131,7 @@ DataCard data_card(const std::string& id) {
   if (id == "deb-xml") return card_of(deb_xml_set(here));
   if (id == "deb-graph") return card_of(deb_graph_set(here));
   if (id == "deb-pairs") return card_of(deb_pairs_set(here));
+  if (is_image_set(id)) return card_of(image_set(id, here));
   return {};
 }
 
