@@ -89,7 +89,7 @@ struct Collector {
     for (int64_t p = begin; p < end; ++p) {
       const int32_t c = cost(values[p - begin]);
       if (c > best.limit()) continue;
-      if (sink.removed != nullptr && (sink.removed[p / 64] >> (p % 64) & 1) != 0) continue;
+      if (sink.removed != nullptr && (sink.removed[block] >> (p - begin) & 1) != 0) continue;
       best.offer(c, sink.ids == nullptr ? p : sink.ids[p]);
     }
     take_limit(query);

@@ -57,7 +57,7 @@ float score_of_cost(int32_t cost);
 struct ScanSink {
   std::span<TopK* const> best;
   const int64_t* ids = nullptr;       ///< null: the position itself
-  const uint64_t* removed = nullptr;  ///< bit p: position p is gone; null: none is
+  const uint32_t* removed = nullptr;  ///< bit i of removed[b]: code i of block b is gone; null: none is
 };
 
 // ---------------------------------------------------------------- Hamming

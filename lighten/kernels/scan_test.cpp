@@ -33,7 +33,7 @@ std::vector<uint8_t> random_bytes(int64_t count, int below, Random& random) {
 struct Case {
   int64_t count, queries, k;
   std::vector<int64_t> ids;       // empty: positions
-  std::vector<uint64_t> removed;  // empty: none
+  std::vector<uint32_t> removed;  // empty: none
   std::vector<int32_t> which;     // empty: all queries
 };
 
@@ -47,8 +47,8 @@ Case random_case(Random& random) {
     random.shuffle(c.ids);
   }
   if (random.below(2) == 0) {
-    c.removed.resize(static_cast<size_t>((c.count + 63) / 64));
-    for (auto& word : c.removed) word = random.next() & random.next();
+    c.removed.resize(static_cast<size_t>((c.count + 31) / 32));
+    for (auto& word : c.removed) word = static_cast<uint32_t>(random.next() & random.next());
   }
   if (random.below(3) == 0)
     for (int64_t i = 0; i < c.queries; ++i)
@@ -60,7 +60,7 @@ Case random_case(Random& random) {
 std::vector<Hit> expected_hits(const Case& c, const std::vector<int32_t>& costs) {
   std::vector<Hit> hits;
   for (int64_t i = 0; i < c.count; ++i) {
-    const bool gone = !c.removed.empty() && (c.removed[static_cast<size_t>(i / 64)] >> (i % 64) & 1) != 0;
+    const bool gone = !c.removed.empty() && (c.removed[static_cast<size_t>(i / 32)] >> (i % 32) & 1) != 0;
     if (!gone) hits.push_back({costs[static_cast<size_t>(i)], c.ids.empty() ? i : c.ids[static_cast<size_t>(i)]});
   }
   std::stable_sort(hits.begin(), hits.end());
