@@ -242,6 +242,14 @@ std::vector<float> NpyFile::to_float(bool finite) const {
   return values;
 }
 
+std::vector<float> NpyFile::rows_to_float(int64_t first, int64_t count, bool finite) const {
+  const size_t row_bytes = static_cast<size_t>(columns()) * dtype_size(dtype());
+  const TensorView part{dtype(), {count, columns()}, tensor_.bytes.subspan(first * row_bytes, count * row_bytes)};
+  std::vector<float> values = lighten::to_float(part, name(), false);
+  if (finite) check_finite_rows(values, columns(), name(), first);
+  return values;
+}
+
 void NpyFile::check_type(DType wanted, size_t alignment) const {
   if (dtype() != wanted)
     throw_error<FormatError>("{}: values of type {} are needed, but these are {}; convert them with array.astype", name(),

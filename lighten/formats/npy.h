@@ -50,6 +50,8 @@ class NpyFile {
   }
   /// All values in float32, from any type. Throws FormatError on NaN or infinity if `finite` (names row and column).
   std::vector<float> to_float(bool finite = true) const;
+  /// The same of rows [first, first + count) of a matrix.
+  std::vector<float> rows_to_float(int64_t first, int64_t count, bool finite = true) const;
   const MappedFile& file() const { return file_; }
 
  private:

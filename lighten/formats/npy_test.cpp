@@ -125,6 +125,8 @@ TEST(Npy, NamesTheRowOfANaN) {
   const NpyFile file(folder / "v.npy");
   EXPECT_TRUE(contains(message_of<FormatError>([&] { (void)file.to_float(); }), "row 1, column 1 is nan"));
   EXPECT_TRUE(std::isnan(file.to_float(false)[3]));
+  EXPECT_EQ(file.rows_to_float(0, 1), (std::vector<float>{1, 2}));
+  EXPECT_TRUE(contains(message_of<FormatError>([&] { (void)file.rows_to_float(1, 1); }), "row 1, column 1 is nan"));
 }
 
 }  // namespace

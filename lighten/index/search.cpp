@@ -95,6 +95,7 @@ void scan_flat(const Batch& batch, const std::vector<Run>& wholes, Workers& work
   const Panel panel(batch, {});
   workers.each(static_cast<int64_t>(pieces.size()), [&](int64_t i, std::vector<TopK>& best) {
     std::vector<TopK*> pointers;
+    pointers.reserve(best.size());
     for (TopK& one : best) pointers.push_back(&one);
     panel.scan(pieces[static_cast<size_t>(i)], pointers);
   });
@@ -112,6 +113,7 @@ void scan_lists(const Batch& batch, const std::vector<std::vector<Run>>& lists, 
     if (own.empty() || lists[static_cast<size_t>(l)].empty()) return;
     const Panel panel(batch, own);
     std::vector<TopK*> pointers;
+    pointers.reserve(own.size());
     for (const int32_t q : own) pointers.push_back(&best[static_cast<size_t>(q)]);
     for (const Run& run : lists[static_cast<size_t>(l)]) panel.scan(run, pointers);
   });

@@ -45,6 +45,7 @@ int run(int argc, char** argv) {
                                    systems_verb(root),
                                    data_verb(root),
                                    embed_verb(root),
+                                   index_verb(root),
                                    reproduce_verb(root),
                                    demo_verb(root)};
   const Verb* chosen = nullptr;
