@@ -1,6 +1,6 @@
 # lighten_folder(PATH [TORCH] USES targets...): one static library per folder of lighten/, its unit tests in one program.
 #
-# A file named *_avx2.cpp, *_avx512.cpp or *_neon.cpp is compiled for that instruction set only, on the processors that have
+# A file named *_avx2.cpp, *_avx512.cpp, *_avx512vpopcntdq.cpp or *_neon.cpp is compiled for that instruction set only, on the processors that have
 # it; everything else is compiled for the baseline, so that one binary runs everywhere and dispatches at run time.
 function(lighten_folder path)
   cmake_parse_arguments(arg "TORCH" "" "USES" ${ARGN})
@@ -12,7 +12,7 @@ function(lighten_folder path)
   list(FILTER benches INCLUDE REGEX "_bench\\.cpp$")
   list(FILTER sources EXCLUDE REGEX "_(test|bench)\\.cpp$")
   if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-    list(FILTER sources EXCLUDE REGEX "_avx(2|512)\\.cpp$")
+    list(FILTER sources EXCLUDE REGEX "_avx(2|512|512vpopcntdq)\\.cpp$")
   endif()
   if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
     list(FILTER sources EXCLUDE REGEX "_neon\\.cpp$")
@@ -20,9 +20,12 @@ function(lighten_folder path)
   foreach(file IN LISTS sources)
     if(file MATCHES "_avx2\\.cpp$")
       set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
-    elseif(file MATCHES "_avx512\\.cpp$")
+    elseif(file MATCHES "_avx512(vpopcntdq)?\\.cpp$")
       set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS
         "-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mavx512bf16;-mprefer-vector-width=512")
+      if(file MATCHES "_avx512vpopcntdq\\.cpp$")
+        set_property(SOURCE ${file} APPEND PROPERTY COMPILE_OPTIONS "-mavx512vpopcntdq")
+      endif()
     endif()
   endforeach()
   if(NOT sources)

@@ -19,6 +19,8 @@ if(LIGHTEN_MOLD)
   add_link_options(-fuse-ld=mold)
 endif()
 
+add_link_options(LINKER:--as-needed)  # lighten-run draws no pictures and loads none of their libraries
+
 add_library(lighten_settings INTERFACE)
 target_include_directories(lighten_settings INTERFACE "${PROJECT_SOURCE_DIR}")
 target_compile_definitions(lighten_settings INTERFACE LIGHTEN_VERSION="${PROJECT_VERSION}")

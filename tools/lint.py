@@ -13,7 +13,7 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-TORCH_FREE = ("base", "formats", "kernels", "runtime", "data", "evidence")
+TORCH_FREE = ("base", "formats", "kernels", "runtime", "data", "index", "evidence")
 LONGEST = 500
 
 

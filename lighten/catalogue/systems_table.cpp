@@ -1,5 +1,6 @@
 #include "lighten/catalogue/systems_table.h"
 
+#include "lighten/systems/labels/nested_coteaching/recipe.h"
 #include "lighten/systems/quantization/awq/recipe.h"
 
 namespace lighten {
@@ -94,7 +95,9 @@ const std::vector<SystemRow>& systems_table() {
      "mixing augmentation for vision transformers that trusts the model's attention as it becomes reliable"},
     // labels
     {"nested-coteaching", "Nested Co-teaching", "Compressing Features for Learning with Noisy Labels", "labels",
-     "classifiers that do not memorise wrong labels, by compressed nested features and two networks"},
+     "classifiers that do not memorise wrong labels, by compressed nested features and two networks",
+     "lighten train classify --method nested-coteaching --data DIR --labels noisy.csv -o OUT",
+     nested_coteaching_recipe},
     {"pu-mlc", "PU-MLC", "Positive Label Is All You Need for Multi-Label Classification", "labels",
      "multi-label classification from known positive labels only"},
     {"llp-bp", "LLP-BP", "Learning from Label Proportions: Bootstrapping Supervised Learners via Belief Propagation", "labels",

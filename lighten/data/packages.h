@@ -10,7 +10,7 @@ namespace lighten {
 /// One row of `lighten data list`.
 struct DataEntry {
   std::string id;    ///< "smollm2-135m"
-  std::string kind;  ///< "model" or "text"
+  std::string kind;  ///< "model", "text" or "set" (samples with labels)
   std::string title;
   std::string source;  ///< package manager and packages
   std::string licence;

@@ -1,4 +1,5 @@
-// The C++ half of tests/interop/formats_interop.py, which runs these with LIGHTEN_INTEROP_DIR set. Without it they are skipped.
+// The C++ half of tests/interop/formats_interop.py, and npy_interop.py, which run these with LIGHTEN_INTEROP_DIR set. Without
+// it they are skipped.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -7,6 +8,7 @@
 #include "lighten/base/error.h"
 #include "lighten/formats/gguf.h"
 #include "lighten/formats/json_fields.h"
+#include "lighten/formats/npy.h"
 #include "lighten/formats/safetensors.h"
 #include "lighten/formats/weights.h"
 
@@ -147,6 +149,15 @@ TEST_F(Interop, WeightsOfModels) {
                       {"container", source->container()},
                       {"tensors", tensors}};
     write_file(folder_ / fmt::format("model_{}.json", number), result.dump());
+  }
+}
+
+/// Every array again, as it was and in float32.
+TEST_F(Interop, Npy) {
+  for (const fs::path& path : files("npy", ".npy")) {
+    const NpyFile file(path);
+    write_npy(path.string() + ".same", file.dtype(), file.shape(), file.tensor().bytes);
+    write_npy<float>(path.string() + ".float", file.shape(), file.to_float(false));
   }
 }
 

@@ -1,10 +1,15 @@
 // lighten data: models and texts from public packages.
+#include <sys/ioctl.h>
+#include <unistd.h>
+
 #include <iostream>
 
 #include "lighten/apps/lighten/verbs.h"
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
 #include "lighten/base/table.h"
+#include "lighten/data/card.h"
+#include "lighten/data/image_sets.h"
 #include "lighten/data/packages.h"
 
 namespace lighten {
@@ -35,6 +40,14 @@ int list(const Common& common) {
   return 0;
 }
 
+/// Pictures of a set, as wide as the terminal.
+std::string drawn_examples(const std::string& id) {
+  winsize size{};
+  const bool terminal = ::isatty(STDOUT_FILENO) != 0;
+  const int64_t columns = terminal && ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 120;
+  return terminal_pictures(image_set(id, {.fetch = false}), columns, 2, terminal);
+}
+
 int show(const Common& common, const std::string& id) {
   const DataEntry* entry = find_data(id);
   if (!entry) data_path(id, false);  // throws with the nearest id
@@ -45,8 +58,21 @@ int show(const Common& common, const std::string& id) {
   table.row({"download", human_bytes(static_cast<double>(entry->download_bytes))});
   table.row({"stands at", (cache_folder() / entry->path).string()});
   table.row({"here", data_present(id) ? "yes" : "no: `lighten data get " + id + "`"});
-  if (common.for_people()) fmt::print("{}\n{}\n", table.text(), entry->about);
-  write_json(common, to_json(*entry));
+  Json json = to_json(*entry);
+  std::string examples;
+  if (data_present(id)) {
+    const DataCard card = data_card(id);
+    for (const auto& [name, value] : card.facts) {
+      table.row({name, value});
+      json["facts"][name] = value;
+    }
+    if (!card.examples.empty()) json["examples"] = card.examples;
+    for (const std::string& example : card.examples) examples += "\n  " + example;
+  }
+  if (is_image_set(id) && data_present(id)) examples += "\n" + drawn_examples(id);
+  if (common.for_people())
+    fmt::print("{}\n{}\n{}", table.text(), entry->about, examples.empty() ? "" : "\nFor example:" + examples + "\n");
+  write_json(common, json);
   return 0;
 }
 

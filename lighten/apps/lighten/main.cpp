@@ -44,6 +44,8 @@ int run(int argc, char** argv) {
                                    bench_verb(root),
                                    systems_verb(root),
                                    data_verb(root),
+                                   embed_verb(root),
+                                   index_verb(root),
                                    reproduce_verb(root),
                                    demo_verb(root)};
   const Verb* chosen = nullptr;

@@ -52,6 +52,8 @@ Verb tokenize_verb(CLI::App& root);
 Verb bench_verb(CLI::App& root);
 Verb systems_verb(CLI::App& root);
 Verb data_verb(CLI::App& root);
+Verb embed_verb(CLI::App& root);
+Verb index_verb(CLI::App& root);
 Verb reproduce_verb(CLI::App& root);
 Verb demo_verb(CLI::App& root);
 

@@ -1,0 +1,173 @@
+#include "lighten/data/image_sets.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <map>
+#include <set>
+
+#include "lighten/base/error.h"
+#include "lighten/base/progress.h"
+#include "lighten/base/random.h"
+#include "lighten/data/image_builders.h"
+#include "lighten/data/packages.h"
+#include "lighten/formats/csv.h"
+#include "lighten/formats/image.h"
+
+namespace lighten {
+namespace {
+
+class ImageFolder : public testing::Test {
+ protected:
+  void SetUp() override {
+    set_quiet(true);
+    folder_ = fs::temp_directory_path() / fmt::format("lighten-folder-test-{}", ::getpid());
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+  }
+  void TearDown() override {
+    set_quiet(false);
+    fs::remove_all(folder_);
+  }
+  template <typename F>
+  static std::string message(const F& call) {
+    try {
+      call();
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  }
+  fs::path folder_;
+};
+
+ImageSet made(int64_t n) {
+  ImageSet set;
+  set.channels = 1;
+  set.height = set.width = 4;
+  set.class_names = {"a", "b"};
+  Random random(2);
+  for (int64_t i = 0; i < n; ++i) {
+    for (int p = 0; p < 16; ++p) set.pixels.push_back(static_cast<uint8_t>(random.below(256)));
+    set.labels.push_back(static_cast<int32_t>(i % 2));
+    set.ids.push_back(fmt::format("s{}", i));
+    set.keys.push_back(fmt::format("k{}", i / 4));
+  }
+  set.splits = split_all(set.keys);
+  return set;
+}
+
+TEST_F(ImageFolder, StoredSetsComeBack) {
+  const ImageSet set = made(20);
+  save_image_set(set, folder_);
+  const ImageSet back = load_image_set(folder_);
+  EXPECT_EQ(back.pixels, set.pixels);
+  EXPECT_EQ(back.labels, set.labels);
+  EXPECT_EQ(back.ids, set.ids);
+  EXPECT_EQ(back.keys, set.keys);
+  EXPECT_EQ(back.class_names, set.class_names);
+}
+
+TEST_F(ImageFolder, PicturesOfSubFoldersAreASet) {
+  const ImageSet set = made(40);
+  write_image_folder(set, folder_);
+  const ImageSet back = read_image_folder(folder_, {.channels = 1});
+  ASSERT_EQ(back.size(), 40);
+  EXPECT_EQ(back.class_names, set.class_names);
+  std::multiset<std::string> before, after;
+  for (int64_t i = 0; i < 40; ++i) {
+    const auto row = [&](const ImageSet& s) {
+      return std::string(s.pixels.begin() + i * 16, s.pixels.begin() + (i + 1) * 16) + s.class_names[s.labels[i]] +
+             std::string(split_name(s.splits[i]));
+    };
+    before.insert(row(set));
+    after.insert(row(back));
+  }
+  EXPECT_EQ(before, after);
+}
+
+TEST_F(ImageFolder, WhatDoesNotDecodeIsNamed) {
+  write_image_folder(made(10), folder_);
+  fs::create_directories(folder_ / "train/c");
+  write_file(folder_ / "train/c/broken.png", "no picture");
+  EXPECT_NE(message([&] { read_image_folder(folder_); }).find("train/c/broken.png: neither a PNG nor a JPEG"),
+            std::string::npos);
+  EXPECT_NE(message([&] { read_image_folder(folder_ / "none"); }).find("no such folder"), std::string::npos);
+  fs::create_directories(folder_ / "empty/x");
+  EXPECT_NE(message([&] { read_image_folder(folder_ / "empty"); }).find("no PNG or JPEG"), std::string::npos);
+  fs::create_directories(folder_ / "one/a");
+  write_png(folder_ / "one/a/x.png", {1, 2, 2, {0, 1, 2, 3}});
+  EXPECT_NE(message([&] { read_image_folder(folder_ / "one"); }).find("only the class 'a'"), std::string::npos);
+}
+
+TEST_F(ImageFolder, LabelsAreReadByIdAndBadRowsAreNamed) {
+  const ImageSet set = made(4);
+  const fs::path csv = folder_ / "labels.csv";
+  const auto with = [&](const std::string& rows) {
+    write_file(csv, "id,label\n" + rows);
+    return message([&] { read_labels(csv, set, false); });
+  };
+  write_file(csv, "label,id\nb,s0\nb,s3\na,s1\na,s2\n");
+  EXPECT_EQ(read_labels(csv, set), (std::vector<int32_t>{1, 0, 0, 1}));
+  EXPECT_NE(with("s0,a\ns1,c\n").find("labels.csv: line 3: unknown class 'c'"), std::string::npos);
+  EXPECT_NE(with("s9,a\n").find("labels.csv: line 2: there is no picture 's9'"), std::string::npos);
+  EXPECT_NE(with("s0,a\ns0,b\n").find("labels.csv: line 3: a second label for 's0' (the first is in line 2)"),
+            std::string::npos);
+  EXPECT_NE(with("s0,a\ns1,a\n").find("no label for 's2'"), std::string::npos);
+}
+
+TEST_F(ImageFolder, SubsetsAndClassesKeepWhatBelongsTogether) {
+  const ImageSet set = made(10), part = subset(set, {7, 2});
+  EXPECT_EQ(part.ids, (std::vector<std::string>{"s7", "s2"}));
+  EXPECT_TRUE(std::equal(part.pixels.begin(), part.pixels.begin() + 16, set.pixels.begin() + 7 * 16));
+  const ImageSet only = keep_classes(set, {"b"});
+  EXPECT_EQ(only.size(), 5);
+  EXPECT_EQ(only.labels, std::vector<int32_t>(5, 0));
+  EXPECT_THROW(keep_classes(set, {"z"}), OptionError);
+}
+
+TEST(Idx, IsReadAndChecked) {
+  const std::string images(
+      "\0\0\x08\x03\0\0\0\x02\0\0\0\x01\0\0\0\x03"
+      "abcdef",
+      22),
+      labels("\0\0\x08\x01\0\0\0\x02\x07\x01", 10);
+  ImageSet set;
+  append_idx(images, labels, "x", set);
+  EXPECT_EQ(set.height, 1);
+  EXPECT_EQ(set.width, 3);
+  EXPECT_EQ(set.pixels[3], 'd');
+  EXPECT_EQ(set.labels, (std::vector<int32_t>{7, 1}));
+  EXPECT_THROW(append_idx(images.substr(0, 20), labels, "x", set), FormatError);
+  EXPECT_THROW(append_idx(labels, labels, "x", set), FormatError);
+}
+
+TEST(FontKey, IsTheFirstWordOfTheFamily) {
+  EXPECT_EQ(font_key("DejaVu Sans Mono"), "dejavu");
+  EXPECT_EQ(font_key("3270-Condensed"), "condensed");
+  EXPECT_EQ(font_key("Gillius ADF No2"), "gillius");
+  EXPECT_EQ(font_key("B612"), "b");
+}
+
+/// On the built set, where the cache has it (tests reach for no network).
+TEST(GlyphLatin, NoFontStandsOnTwoSidesAndEveryClassIsThere) {
+  if (!data_present("glyph-latin")) GTEST_SKIP() << "lighten data get glyph-latin";
+  const ImageSet set = glyph_latin_set({.fetch = false});
+  check_set(set, "glyph-latin");  // throws if a key stands on two sides
+  EXPECT_EQ(set.class_names.size(), 62u);
+  EXPECT_GE(set.size(), 16000);
+  std::map<Split, std::set<std::string>> fonts;
+  std::map<Split, std::vector<int64_t>> classes;
+  for (int64_t i = 0; i < set.size(); ++i) {
+    fonts[set.splits[i]].insert(set.ids[i].substr(0, set.ids[i].rfind('/')));
+    classes[set.splits[i]].resize(62);
+    ++classes[set.splits[i]][set.labels[i]];
+  }
+  for (const auto& [split, counts] : classes)
+    for (const int64_t count : counts) EXPECT_EQ(count, counts[0]);
+  for (const std::string& font : fonts[Split::test]) EXPECT_FALSE(fonts[Split::train].contains(font)) << font;
+  EXPECT_GE(fonts[Split::test].size(), 20u);
+}
+
+}  // namespace
+}  // namespace lighten

@@ -1,0 +1,84 @@
+"""lighten index as a user calls it: build, search, add, remove, check; results against numpy; wrong input."""
+import json
+
+import numpy as np
+
+from support import LIGHTEN, check, check_error, finish, lighten, need, scratch
+
+need(LIGHTEN, "build lighten first")
+folder = scratch()
+rng = np.random.default_rng(1)
+
+
+def save(name, array):
+    np.save(folder / name, array)
+    return folder / name
+
+
+def nearest(codes, queries, k, ids=None):
+    """By counting bits in numpy; ties by smaller id."""
+    ids = np.arange(len(codes)) if ids is None else ids
+    distances = np.unpackbits(codes[None, :, :] ^ queries[:, None, :], axis=2).sum(2)
+    order = np.lexsort((np.broadcast_to(ids, distances.shape), distances), axis=1)[:, :k]
+    return ids[order], np.take_along_axis(distances, order, 1)
+
+
+codes, queries = rng.integers(0, 256, (3000, 32), np.uint8), rng.integers(0, 256, (50, 32), np.uint8)
+code_file, query_file, index = save("codes.npy", codes), save("queries.npy", queries), folder / "idx"
+done = lighten("index", "build", "--codes", code_file, "-o", index)
+check(done.returncode == 0 and "3000 codes" in done.stdout, "build from codes", done)
+
+
+def search(*more):
+    done = lighten("index", "search", index, "--queries", query_file, "-k", 7, "-o", folder / "ids.npy", "--distances", folder / "d.npy", "--json", folder / "s.json", *more)
+    check(done.returncode == 0, f"search {' '.join(map(str, more))}", done)
+    return np.load(folder / "ids.npy"), np.load(folder / "d.npy")
+
+
+expected = nearest(codes, queries, 7)
+for more in ([], ["--batch", 1], ["--batch", 17, "--repeat", 3, "--threads", 1]):
+    ids, distances = search(*more)
+    check(ids.dtype == np.int64 and ids.shape == (50, 7) and np.array_equal(ids, expected[0]) and np.array_equal(distances, expected[1]), f"neighbours as numpy's {more}")
+speed = json.loads((folder / "s.json").read_text())["queries_per_s"]
+check(0 < speed["min"] <= speed["median"] <= speed["max"], "queries_per_s has min, median, max")
+
+more = rng.integers(0, 256, (500, 32), np.uint8)
+done = lighten("index", "add", index, "--codes", save("more.npy", more), "--json", "-")
+check(done.returncode == 0 and json.loads(done.stdout)["first_id"] == 3000, "add", done)
+gone = np.unique(np.concatenate([expected[0][:, 0], [3100, 3499]]))
+done = lighten("index", "remove", index, "--ids", save("gone.npy", gone))
+check(done.returncode == 0, "remove", done)
+every, left = np.concatenate([codes, more]), np.setdiff1d(np.arange(3500), gone)
+ids, distances = search()
+expected = nearest(every[left], queries, 7, left)
+check(np.array_equal(ids, expected[0]) and np.array_equal(distances, expected[1]), "neighbours after adding and removing")
+check(lighten("index", "check", index).returncode == 0, "check")
+
+vectors = rng.normal(size=(400, 24)).astype(np.float32)
+done = lighten("index", "build", "--vectors", save("v.npy", vectors), "-o", folder / "signs", "--lists", 4)
+check(done.returncode == 0, "build from vectors, in lists", done)
+done = lighten("index", "search", folder / "signs", "--queries", folder / "v.npy", "-k", 1, "--probes", 1, "-o", folder / "self.npy")
+signs = np.packbits(vectors >= 0, axis=1)
+check(done.returncode == 0 and np.array_equal(signs[np.load(folder / "self.npy")[:, 0]], signs), "every vector finds its own code", done)
+
+check_error(lighten("index"), 2, ["needs an action"], "no action")
+check_error(lighten("index", "build", "-o", folder / "x"), 2, ["--vectors", "--codes"], "nothing to build from")
+check_error(lighten("index", "build", "--codes", code_file, "-o", index), 1, ["already exists", "--force"], "a folder that exists")
+check_error(lighten("index", "build", "--codes", folder / "v.npy", "-o", folder / "x"), 1, ["v.npy", "uint8"], "floats as codes")
+check_error(lighten("index", "build", "--vectors", folder / "v.npy", "--method", "hammin", "-o", folder / "x"), 2, ["did you mean 'hamming'?"], "unknown method")
+check_error(lighten("index", "build", "--codes", code_file, "--ids", save("two.npy", np.zeros(3000, np.int64)), "-o", folder / "x"), 2, ["row 1", "stands twice"], "ids twice")
+bad = vectors.copy()
+bad[7, 3] = np.nan
+check_error(lighten("index", "build", "--vectors", save("nan.npy", bad), "-o", folder / "x"), 1, ["nan.npy", "row 7, column 3"], "NaN in a vector")
+check(not (folder / "x").exists(), "nothing is left of failed builds")
+check_error(lighten("index", "search", index, "--queries", folder / "v.npy", "-o", folder / "i.npy"), 2, ["v.npy", "no encoder"], "float queries without an encoder")
+check_error(lighten("index", "search", folder / "none", "--queries", query_file, "-o", folder / "i.npy"), 1, ["there is no index here"], "no index")
+check_error(lighten("index", "search", folder / "signs", "--queries", query_file, "-o", folder / "i.npy"), 1, ["32 bytes", "3"], "codes of another width")
+check_error(lighten("index", "add", folder / "signs", "--vectors", save("w.npy", vectors[:, :5])), 1, ["5 columns", "24"], "vectors of another width")
+check_error(lighten("index", "remove", index, "--ids", save("u.npy", np.array([99999]))), 2, ["id 99999 is not in"], "an id that is not there")
+segment = next(index.glob("segment-*.bin"))
+data = bytearray(segment.read_bytes())
+data[len(data) // 2] ^= 1
+segment.write_bytes(data)
+check_error(lighten("index", "check", index), 1, [segment.name, "damaged"], "a flipped bit")
+finish()
