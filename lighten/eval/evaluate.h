@@ -12,7 +12,7 @@
 #include "lighten/eval/statistics.h"
 #include "lighten/formats/tokenizer.h"
 #include "lighten/formats/weights.h"
-#include "lighten/kernels/attention.h"
+#include "lighten/runtime/model.h"
 
 namespace lighten {
 

@@ -58,6 +58,21 @@ double decode_rate(RuntimeModel& model, std::span<const std::unique_ptr<KvCache>
 
 }  // namespace
 
+namespace {
+
+constexpr Isa kIsas[] = {Isa::scalar, Isa::avx2, Isa::avx512, Isa::neon};
+
+std::vector<std::string> isa_names() {
+  std::vector<std::string> names{"auto"};
+  for (const Isa isa : kIsas) names.push_back(isa_name(isa));
+  return names;
+}
+Isa isa_of(const std::string& name) {
+  return *std::find_if(std::begin(kIsas), std::end(kIsas), [&](Isa isa) { return isa_name(isa) == name; });
+}
+
+}  // namespace
+
 OptionList describe(BenchOptions& o) {
   return {
       option("random", o.random, any_value(), "random weights of this shape in place of a model: llama-1b or smollm2-135m",
@@ -70,6 +85,8 @@ OptionList describe(BenchOptions& o) {
       option("parallel", o.parallel, range(1, 4096), "texts decoded at once, besides one alone", "Lighten"),
       option("kv-cache", o.kv_cache, one_of(kv_cache_names()), kKvCacheDoc, "Lighten"),
       option("activations", o.activations, one_of(activations_names()), kActivationsDoc, "Lighten"),
+      option("isa", o.isa, one_of(isa_names()), "instruction set of the kernels; auto: the widest that this processor has",
+             "Lighten"),
       option("repeat", o.repeat, range(1, 1000), "timed passes", "llama-bench"),
       option("threads", o.threads, range(0, 4096), "processors to use; 0: all", "Lighten"),
       Option("exact", o.exact, "float32 activations and KV cache", "Lighten"),
@@ -134,6 +151,7 @@ Json bench(const BenchOptions& options) {
                                .exact = options.exact,
                                .kv_cache = kv_format(options.kv_cache),
                                .activations = activations(options.activations)};
+  if (options.isa != "auto") set_isa(isa_of(options.isa));
   const auto start = Clock::now();
   const std::unique_ptr<RuntimeModel> model =
       options.random.empty() ? RuntimeModel::load(options.model, runtime)
