@@ -33,6 +33,9 @@ enum class GgufType : uint32_t {
   bf16 = 30,
 };
 
+/// What the codes of IQ4_NL mean, in units of a block's scale.
+inline constexpr std::array<int8_t, 16> kIq4Levels = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
 /// A type is a block of `block_length` numbers in `block_bytes` bytes; rows are whole blocks.
 struct GgufTypeInfo {
   std::string_view name;  ///< "Q4_1"

@@ -65,9 +65,8 @@ void q8_0(Bytes b, float* out) {
 }
 
 void iq4_nl(Bytes b, float* out) {
-  constexpr std::array<int8_t, 16> kLevels = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
   const float d = half_at(b);
-  for (int j = 0; j < kBlock; ++j) out[j] = d * static_cast<float>(kLevels[static_cast<size_t>(nibble(b + 2, j))]);
+  for (int j = 0; j < kBlock; ++j) out[j] = d * static_cast<float>(kIq4Levels[static_cast<size_t>(nibble(b + 2, j))]);
 }
 
 /// Two-bit code j of 256 in 64 bytes: each half of 128 numbers takes 32 bytes, and each 32 numbers one pair of bits of them.

@@ -52,7 +52,9 @@ std::vector<GroupNumbers> group_numbers(const QuantTensor& t) {
 /// out[j] for code positions [begin, end) of one group. The minimum is added only where there is one: -0 + 0 would lose its
 /// sign.
 void dequantize_run(const QuantTensor& t, const GroupNumbers& g, const uint8_t* codes, int64_t begin, int64_t end, float* out) {
-  if (t.zero == ZeroKind::minimum)
+  if (t.kind == CodeKind::levels)
+    for (int64_t j = begin; j < end; ++j) out[j] = g.scale * t.codebook[codes[j]];
+  else if (t.zero == ZeroKind::minimum)
     for (int64_t j = begin; j < end; ++j) out[j] = g.scale * static_cast<float>(codes[j]) + g.minimum;
   else
     for (int64_t j = begin; j < end; ++j) out[j] = g.scale * (static_cast<float>(codes[j]) - g.shift);
@@ -123,6 +125,15 @@ void check_scalar(const QuantTensor& t, const Checker& checker) {
   }
 }
 
+void check_levels(const QuantTensor& t, const Checker& checker, const std::string& where) {
+  if (t.zero != ZeroKind::symmetric) throw_error<FormatError>("{}: levels have no zero points", where);
+  if (t.codebook.empty() || t.codebook.size() > size_t{1} << t.bits)
+    throw_error<FormatError>("{}: {} levels for codes of {} bits", where, t.codebook.size(), t.bits);
+  checker.size("codes", t.codes, product(t.rows, t.columns));
+  checker.size("scales", t.scales, group_count(t));
+  checker.below("code", t.codes, static_cast<unsigned>(t.codebook.size()));
+}
+
 void check_permutation(const QuantTensor& t, const std::string& where) {
   if (t.permutation.empty()) return;
   std::vector<bool> seen(static_cast<size_t>(t.columns));
@@ -162,7 +173,7 @@ void check_transform(const QuantTensor& t, const std::string& where, const Check
 }  // namespace
 
 std::vector<float> dequantize(const QuantTensor& tensor) {
-  if (tensor.kind != CodeKind::scalar)
+  if (tensor.kind != CodeKind::scalar && tensor.kind != CodeKind::levels)
     throw_error<ModelError>("dequantize: weights of kind \"{}\" are not implemented yet", kind_name(tensor.kind));
   const std::vector<GroupNumbers> groups = group_numbers(tensor);
   std::vector<float> weight(product(tensor.rows, tensor.columns));
@@ -185,10 +196,7 @@ void check(const QuantTensor& tensor, const std::string& where) {
     throw_error<FormatError>("{}: {} bits are not supported", where, tensor.bits);
   const Checker checker(where);
   if (tensor.kind == CodeKind::scalar) check_scalar(tensor, checker);
-  if (tensor.kind == CodeKind::levels) {
-    checker.size("levels", tensor.codebook, size_t{1} << tensor.bits);
-    checker.size("codes", tensor.codes, product(tensor.rows, tensor.columns));
-  }
+  if (tensor.kind == CodeKind::levels) check_levels(tensor, checker, where);
   checker.finite("scale", tensor.scales);
   checker.finite("minimum", tensor.minimums);
   checker.finite("outlier", tensor.outlier_values);

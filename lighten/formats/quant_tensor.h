@@ -8,11 +8,12 @@
 
 namespace lighten {
 
-/// How the codes of a QuantTensor become numbers. `scalar` is filled today; the others fix the frame for the methods that
-/// follow.
+/// How the codes of a QuantTensor become numbers. `scalar` and `levels` are filled today; the others fix the frame for the
+/// methods that follow.
 enum class CodeKind : uint8_t {
-  scalar,   ///< w = scale * (q - zero_point) or scale * q + minimum; q unsigned, `bits` wide
-  levels,   ///< w = scale * level[q]; at most 2^bits free levels in `codebook` (FP4, NF4, ternary, IQ4-like)
+  scalar,  ///< w = scale * (q - zero_point) or scale * q + minimum; q unsigned, `bits` wide
+  levels,  ///< w = scale * level[q]; at most 2^bits free levels in `codebook` (FP4, NF4, ternary, IQ4-like);
+           ///< ZeroKind::symmetric. The runtime wants whole levels of -127 .. 127; -1, 0, 1 at 2 bits take 1.6 there
   planes,   ///< w = sum_p plane_scale[p] * bit_p (+ minimum): 0/1 bit planes (dual binarization, binary + offset)
   vectors,  ///< w tile = scale * sum_k codebook[k][code_k]: vector codebooks (VPTQ, AQLM, PV-Tuning)
 };
@@ -49,7 +50,7 @@ struct QuantTensor {
   std::vector<Half> minimums;        ///< float minimum only
 
   // Frames for the other kinds; empty when not used.
-  std::vector<float> codebook;                ///< levels: [2^bits]; vectors: [books, 2^bits, out_tile, in_tile]
+  std::vector<float> codebook;                ///< levels: at most [2^bits]; vectors: [books, 2^bits, out_tile, in_tile]
   int out_tile = 1, in_tile = 1;              ///< vectors: shape of one tile
   int books = 0;                              ///< vectors: codebooks summed (residual); planes: number of planes
   std::vector<uint16_t> wide_codes;           ///< vectors with more than 256 entries a book, in place of `codes`

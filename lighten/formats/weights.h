@@ -31,7 +31,7 @@ class WeightSource {
   /// Values in float32, canonical order. Throws FormatError: missing tensor, wrong shape, NaN or infinity (named).
   virtual std::vector<float> read(const std::string& name) const = 0;
   /// The stored low-bit form, if the container holds one that QuantTensor expresses exactly (GGUF Q4_0, Q4_1, Q5_0, Q5_1,
-  /// Q8_0), else nothing.
+  /// Q8_0, IQ4_NL), else nothing.
   virtual std::optional<QuantTensor> read_quantized(const std::string& name) const = 0;
   virtual std::shared_ptr<const Tokenizer> tokenizer() const = 0;
   /// The chat template text (Jinja) if the model has one, else "".

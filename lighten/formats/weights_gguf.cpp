@@ -21,6 +21,7 @@ struct BlockLayout {
   int bits;
   ZeroKind zero;
   int64_t bytes, high, codes;  ///< high: offset of the fifth bits, 0: none
+  bool levels = false;         ///< codes of IQ4_NL's levels
 };
 
 std::optional<BlockLayout> block_layout(GgufType type) {
@@ -35,6 +36,8 @@ std::optional<BlockLayout> block_layout(GgufType type) {
       return BlockLayout{5, ZeroKind::minimum, 24, 4, 8};
     case GgufType::q8_0:
       return BlockLayout{8, ZeroKind::symmetric, 34, 0, 2};
+    case GgufType::iq4_nl:
+      return BlockLayout{4, ZeroKind::symmetric, 18, 0, 2, true};
     default:
       return std::nullopt;
   }
@@ -105,6 +108,10 @@ class GgufSource final : public WeightSource {
     if (!layout || tensor.shape.size() != 2) return std::nullopt;
     QuantTensor quant;
     quant.zero = layout->zero;
+    if (layout->levels) {
+      quant.kind = CodeKind::levels;
+      quant.codebook.assign(kIq4Levels.begin(), kIq4Levels.end());
+    }
     quant.bits = layout->bits;
     quant.rows = tensor.shape[0];
     quant.columns = tensor.shape[1];

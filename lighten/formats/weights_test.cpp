@@ -215,7 +215,8 @@ void write_tiny_gguf(const fs::path& path, const std::string& arch, TypeOf type_
   std::vector<GgufTensorToWrite> tensors;
   for (const TensorShape& tensor : expected_tensors(config)) {
     const GgufType type = tensor.shape.size() == 1 ? GgufType::f32 : type_of(tensor.name);
-    bytes.push_back(gguf_quantize(type, values.at(tensor.name)));
+    // Blocks of IQ4_NL look like those of Q4_0; their codes mean other numbers.
+    bytes.push_back(gguf_quantize(type == GgufType::iq4_nl ? GgufType::q4_0 : type, values.at(tensor.name)));
     tensors.push_back({formats::gguf_tensor_name(tensor.name, config.architecture), tensor.shape, type, bytes.back()});
   }
   write_gguf(path, metadata, tensors);
@@ -249,7 +250,8 @@ TEST(Weights, GgufOfEveryArchitectureIsReadByCanonicalName) {
 }
 
 TEST(Weights, LowBitBlocksComeAsTheSameNumbers) {
-  for (const GgufType type : {GgufType::q4_0, GgufType::q4_1, GgufType::q5_0, GgufType::q5_1, GgufType::q8_0}) {
+  for (const GgufType type :
+       {GgufType::q4_0, GgufType::q4_1, GgufType::q5_0, GgufType::q5_1, GgufType::q8_0, GgufType::iq4_nl}) {
     const TemporaryFolder folder;
     write_tiny_gguf(folder / "m.gguf", "llama", [&](const std::string&) { return type; });
     const auto source = open_weights(folder / "m.gguf");

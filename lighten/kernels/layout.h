@@ -16,6 +16,11 @@
 //   3 bits   chunks 2p, 2p + 1 in bits 0-2 and 3-5; bits 6-7 of planes 0, 1 are the low two bits of chunks 6, 7, whose top bits
 //            are bits 6 and 7 of plane 2
 //   2 bits   chunks 4p .. 4p + 3
+//   1 bit    all chunks
+//
+// Tables of levels stand where zero points would: 16 bytes a tile, level + 128. Trits have no units: byte `lane` of plane p
+// holds chunks 5p .. 5p + 4 of the tile as the number v = sum_i trit_i 3^(4 - i), stored as ceil(v 256 / 243), so that
+// multiplying the byte by 3 carries one trit after the other out of it.
 //
 // A float tile is [padded_columns][16] values; bfloat16 keeps input pairs together: [padded_columns / 2][16][2].
 #pragma once
@@ -31,11 +36,14 @@ inline constexpr int kChunkInputs = 4;
 inline constexpr int kUnitInputs = 32;
 inline constexpr int kUnitChunks = kUnitInputs / kChunkInputs;
 inline constexpr int kChunkCodes = kTileRows * kChunkInputs;
+inline constexpr int kPlaneTrits = 5;
+inline constexpr size_t kLevelBytes = 16;
 
 struct Layout {
   int bits = 0;
   PackedZero zero = PackedZero::integer;
   bool bfloat = false;
+  PackedCodes codes = PackedCodes::plain;
   int64_t rows = 0, columns = 0;
   int64_t padded_columns = 0;
   int64_t tiles = 0;
@@ -47,6 +55,13 @@ struct Layout {
   size_t tile_bytes = 0;
 
   bool low_bit() const { return bits <= 8; }
+  /// Kinds that multiply_packed knows; the others are expanded for one token too.
+  bool direct() const { return codes == PackedCodes::plain && bits > 1; }
+  int center() const {
+    return codes == PackedCodes::trits ? 1 : codes == PackedCodes::levels || bits == 8 ? 128 : 1 << (bits - 1);
+  }
+  /// Bits of the numbers that are multiplied, after levels were looked up.
+  int product_bits() const { return codes == PackedCodes::levels ? 8 : bits; }
   size_t unit_bytes() const { return static_cast<size_t>(64) * static_cast<size_t>(bits); }
   size_t zero_group_bytes() const;  ///< bytes of one group's zeros
   /// Integer products see w = s (code - center) + offset. Centers that fit the codes' signed bytes need no offset: the zero
@@ -55,7 +70,7 @@ struct Layout {
 };
 
 inline size_t Layout::zero_group_bytes() const {
-  if (zero == PackedZero::symmetric) return 0;
+  if (zero == PackedZero::symmetric || codes != PackedCodes::plain) return 0;
   if (zero == PackedZero::minimum) return kTileRows * 2;
   return static_cast<size_t>(kTileRows * bits / 8);
 }
@@ -68,6 +83,7 @@ inline Layout layout_of(const LinearSpec& spec) {
   l.bits = spec.bits;
   l.zero = spec.zero;
   l.bfloat = spec.bits == 16 && spec.bfloat;
+  l.codes = spec.bits <= 8 ? spec.codes : PackedCodes::plain;
   l.rows = spec.rows;
   l.columns = spec.columns;
   l.tiles = (spec.rows + kTileRows - 1) / kTileRows;
@@ -81,9 +97,13 @@ inline Layout layout_of(const LinearSpec& spec) {
   l.group_columns = spec.group_size == 0 ? l.padded_columns : spec.group_size;
   l.groups = l.padded_columns / l.group_columns;
   l.zero_offset = static_cast<size_t>(l.groups) * kTileRows * sizeof(Half);
-  l.unit_offset = static_cast<size_t>(
-      round_up(static_cast<int64_t>(l.zero_offset + static_cast<size_t>(l.groups) * l.zero_group_bytes()), 64));
-  l.tile_bytes = l.unit_offset + static_cast<size_t>(l.padded_columns / kUnitInputs) * l.unit_bytes();
+  const size_t zeros = l.codes == PackedCodes::levels ? kLevelBytes : static_cast<size_t>(l.groups) * l.zero_group_bytes();
+  l.unit_offset = static_cast<size_t>(round_up(static_cast<int64_t>(l.zero_offset + zeros), 64));
+  const size_t units =
+      l.codes == PackedCodes::trits
+          ? static_cast<size_t>((l.padded_columns / kChunkInputs + kPlaneTrits - 1) / kPlaneTrits) * kChunkCodes
+          : static_cast<size_t>(l.padded_columns / kUnitInputs) * l.unit_bytes();
+  l.tile_bytes = l.unit_offset + units;
   return l;
 }
 
@@ -123,6 +143,32 @@ inline void write_code(int bits, uint8_t* unit, int chunk, int lane, uint8_t cod
     const CodeField& f = fields[i];
     unit[f.plane * kChunkCodes + lane] |= static_cast<uint8_t>(((code >> f.to) & ((1 << f.bits) - 1)) << f.shift);
   }
+}
+
+/// Trit `position` (of five) of a byte.
+inline uint8_t read_trit(uint8_t byte, int position) {
+  unsigned x = byte;
+  for (int i = 0; i < position; ++i) x = x * 3 & 0xff;
+  return static_cast<uint8_t>(x * 3 >> 8);
+}
+/// The byte of five trits.
+inline uint8_t trit_byte(const uint8_t trits[kPlaneTrits]) {
+  unsigned v = 0;
+  for (int i = 0; i < kPlaneTrits; ++i) v = v * 3 + trits[i];
+  return static_cast<uint8_t>((v * 256 + 242) / 243);
+}
+
+/// The code of chunk `chunk` (of a tile), lane `lane`.
+inline uint8_t code_at(const Layout& l, const uint8_t* tile, int64_t chunk, int lane) {
+  const uint8_t* units = tile + l.unit_offset;
+  if (l.codes == PackedCodes::trits)
+    return read_trit(units[chunk / kPlaneTrits * kChunkCodes + lane], static_cast<int>(chunk % kPlaneTrits));
+  return read_code(l.bits, units + static_cast<size_t>(chunk / kUnitChunks) * l.unit_bytes(),
+                   static_cast<int>(chunk % kUnitChunks), lane);
+}
+/// What a code means in units of the scale, of which center() is taken: the level + 128, or the code itself.
+inline int meaning_of(const Layout& l, const uint8_t* tile, uint8_t code) {
+  return l.codes == PackedCodes::levels ? tile[l.zero_offset + code] : code;
 }
 
 /// Integer zero points of a group: row r stands at bit (r % 8) * bits of byte (r / 8) * bits on (8 bits: byte r).

@@ -51,7 +51,8 @@ class Scratch {
 struct Panels {
   Path path;
   int lanes;
-  int block;  // codes only
+  int block;           // codes only
+  bool batch = false;  // codes are expanded, for several tokens at once
   int64_t tokens, columns, padded_columns;
   size_t group_bytes = 0, factor_bytes = 0;  // a panel of codes: q, fine, then factors (scale, sum, q_sum, fine_sum), has_fine
   std::byte* memory = nullptr;
@@ -102,7 +103,7 @@ struct Panels {
 void fill_codes(const Panels& p, int64_t g, const float* x, int64_t stride, int fine_ratio, const KernelTable& kernels) {
   const int n = p.lanes_of(g);
   std::vector<float> padded;
-  const uint8_t flip = p.tokens > kernels.packed_lanes ? kernels.code_flip : uint8_t{0};
+  const uint8_t flip = p.batch ? kernels.code_flip : uint8_t{0};
   std::memset(p.lane(g, 0).has_fine, 0, static_cast<size_t>(p.blocks()));
   for (int lane = 0; lane < n; ++lane) {
     const float* row = x + (g * p.lanes + lane) * stride;
@@ -136,7 +137,7 @@ void fill_floats(const Panels& p, int64_t g, const float* x, int64_t stride) {
 /// are used, zeroed.
 void tile_codes(const Layout& l, const uint8_t* first_tile, int tiles, const Panels& p, int64_t g0, int64_t g1,
                 const KernelTable& kernels, float* y, int64_t y_stride) {
-  if (p.tokens <= kernels.packed_lanes) {
+  if (!p.batch) {
     kernels.multiply_packed(l, first_tile, p.codes(0, 0), static_cast<int>(p.tokens), y);
     return;
   }
@@ -153,7 +154,7 @@ void tile_codes(const Layout& l, const uint8_t* first_tile, int tiles, const Pan
                      {codes + i * expanded.code_stride, centers + i * factors, scale + i * factors, offset + i * factors});
     }
     for (int64_t g = g0; g < g1; ++g) {
-      kernels.multiply_codes(l.bits, expanded, tiles, l.block, blocks, p.codes(g, first), p.lanes_of(g),
+      kernels.multiply_codes(l.product_bits(), expanded, tiles, l.block, blocks, p.codes(g, first), p.lanes_of(g),
                              y + (g - g0) * p.lanes * kTileRows, y_stride);
     }
   }
@@ -226,7 +227,7 @@ void run_tiles(const Job& job, int64_t tile, int tiles, const Panels& p, int64_t
 }
 
 void run_batch(std::vector<Job>& jobs, const Panels& p, int64_t first_token, const KernelTable& kernels, ThreadPool& pool) {
-  const int width = p.path == Path::codes && p.tokens > kernels.packed_lanes ? kernels.code_tiles : 1;
+  const int width = p.batch ? kernels.code_tiles : 1;
   int64_t job_items = 0;
   for (Job& job : jobs) {
     job.first_item = job_items;
@@ -265,8 +266,8 @@ void run(std::vector<Job>& jobs, Path path, const float* x, int64_t x_stride, in
              .tokens = std::min(kBatchTokens, tokens - first),
              .columns = l.columns,
              .padded_columns = l.padded_columns};
-    const bool packed = path == Path::codes && p.tokens <= kernels.packed_lanes;
-    const int64_t widest = packed ? kernels.packed_lanes : path == Path::codes ? kernels.code_lanes : kernels.float_lanes;
+    p.batch = path == Path::codes && (p.tokens > kernels.packed_lanes || !l.direct());
+    const int64_t widest = p.batch ? kernels.code_lanes : path == Path::codes ? kernels.packed_lanes : kernels.float_lanes;
     const int64_t groups = (p.tokens + widest - 1) / widest;
     p.lanes = static_cast<int>((p.tokens + groups - 1) / groups);  // of equal size, as far as possible
     p.set_sizes();
@@ -305,7 +306,8 @@ void linear(std::span<const LinearTask> tasks, const float* x, int64_t x_stride,
                                 tasks[j].spec.columns);
       }
       const Layout layout = layout_of(tasks[j].spec);
-      if (!jobs.empty() && (layout.block != jobs[0].layout.block || layout.padded_columns != jobs[0].layout.padded_columns))
+      if (!jobs.empty() && (layout.block != jobs[0].layout.block || layout.padded_columns != jobs[0].layout.padded_columns ||
+                            layout.direct() != jobs[0].layout.direct()))
         continue;
       jobs.push_back({tasks[j], layout});
       done[j] = true;

@@ -18,7 +18,16 @@ enum class PackedZero : uint8_t {
   minimum
 };  ///< as formats' ZeroKind: w = s (q - 2^(b-1)) | s (q - z) | s q + m
 
-/// What a weight is. bits 2, 3, 4, 8: packed codes with groups along the inputs; 16 with `bfloat`: f16 or bf16; 32: float.
+/// How codes become numbers.
+enum class PackedCodes : uint8_t {
+  plain,   ///< as PackedZero says
+  levels,  ///< w = s level[q]: 2^bits free levels (bits 2, 3, 4), whole numbers of -127 .. 127, one table for the matrix: NF4,
+           ///< FP4, IQ4_NL. Symmetric.
+  trits  ///< w = s (q - 1) with q of 0, 1, 2, five to a byte: 1.6 bits. bits 2, symmetric.
+};
+
+/// What a weight is. bits 1, 2, 3, 4, 8: packed codes with groups along the inputs (1: planes of bits); 16 with `bfloat`: f16
+/// or bf16; 32: float.
 struct LinearSpec {
   int bits = 4;
   PackedZero zero = PackedZero::integer;
@@ -26,6 +35,7 @@ struct LinearSpec {
   int64_t rows = 0;        ///< outputs
   int64_t columns = 0;     ///< inputs
   int64_t group_size = 0;  ///< 32, 64, 128, ...: any multiple of 32 that divides columns; 0: one group per row (any width)
+  PackedCodes codes = PackedCodes::plain;
 };
 
 /// Throws ModelError if the kernels cannot run it (names the numbers and what would do).
@@ -33,13 +43,13 @@ void check(const LinearSpec& spec);
 /// Bytes of the packed weight, a multiple of 64. Zero points are stored in `bits` bits when bits <= 4.
 size_t packed_bytes(const LinearSpec& spec);
 
-/// Codes (one per byte, [rows, columns]), scales [rows, groups], zero points or minimums -> packed layout. `out` holds
-/// packed_bytes(), 64-byte aligned.
+/// Codes (one per byte, [rows, columns]), scales [rows, groups], zero points or minimums, levels [2^bits] -> packed layout.
+/// `out` holds packed_bytes(), 64-byte aligned.
 void pack_linear(const LinearSpec& spec, const uint8_t* codes, const Half* scales, const uint8_t* zero_points,
-                 const Half* minimums, std::byte* out);
+                 const Half* minimums, std::byte* out, const int8_t* levels = nullptr);
 /// The exact inverse; any output may be null.
 void unpack_linear(const LinearSpec& spec, const std::byte* packed, uint8_t* codes, Half* scales, uint8_t* zero_points,
-                   Half* minimums);
+                   Half* minimums, int8_t* levels = nullptr);
 /// Float weights [rows, columns] -> packed bits == 32 or 16.
 void pack_float(const LinearSpec& spec, const float* weights, std::byte* out);
 

@@ -47,7 +47,7 @@ void expand(const Layout& l, const uint8_t* tile, int64_t first, int64_t blocks,
     for (int r = 0; r < kTileRows; ++r) {
       const float scale = half_to_float(reinterpret_cast<const Half*>(tile)[g * kTileRows + r]);
       const bool minimum = l.zero == PackedZero::minimum;
-      const int zero = l.zero == PackedZero::integer ? read_zero(l.bits, zeros, r) : minimum ? 0 : 1 << (l.bits - 1);
+      const int zero = l.zero == PackedZero::integer ? read_zero(l.bits, zeros, r) : minimum ? 0 : l.center();
       const int center = l.bits == 8 ? 128 : zero;
       to.scale[i * kTileRows + r] = scale;
       to.centers[i * kTileRows + r] = center;
@@ -56,10 +56,9 @@ void expand(const Layout& l, const uint8_t* tile, int64_t first, int64_t blocks,
     }
     for (int64_t chunk = 0; chunk < l.block / kChunkInputs; ++chunk) {
       const int64_t at = (first + i) * l.block / kChunkInputs + chunk;  // among the chunks of the tile
-      const uint8_t* unit = tile + l.unit_offset + static_cast<size_t>(at / kUnitChunks) * l.unit_bytes();
       uint8_t* codes = to.codes + (i * l.block / kChunkInputs + chunk) * kChunkCodes;
       for (int lane = 0; lane < kChunkCodes; ++lane)
-        codes[lane] = read_code(l.bits, unit, static_cast<int>(at % kUnitChunks), lane);
+        codes[lane] = static_cast<uint8_t>(meaning_of(l, tile, code_at(l, tile, at, lane)));
     }
   }
 }
@@ -100,7 +99,7 @@ void group_factors(const Layout& l, const uint8_t* tile, int64_t g, float* scale
     if (l.zero == PackedZero::minimum) {
       offset[r] = half_to_float(reinterpret_cast<const Half*>(zeros)[r]);
     } else {
-      const int zero = l.zero == PackedZero::integer ? read_zero(l.bits, zeros, r) : 1 << (l.bits - 1);
+      const int zero = l.zero == PackedZero::integer ? read_zero(l.bits, zeros, r) : l.center();
       offset[r] = -scale[r] * static_cast<float>(zero);
     }
   }
@@ -120,11 +119,10 @@ void dequantize(const Layout& l, const uint8_t* tile, int64_t first, int64_t col
   float scale[kTileRows] = {}, offset[kTileRows] = {};
   for (int64_t c = first; c < first + columns; ++c) {
     if (c == first || c % l.block == 0) group_factors(l, tile, c / l.group_columns, scale, offset);
-    const uint8_t* unit = tile + l.unit_offset + static_cast<size_t>(c / kUnitInputs) * l.unit_bytes();
-    const int inside = static_cast<int>(c % kUnitInputs);
     for (int r = 0; r < kTileRows; ++r) {
       // Equal to scale * (q - zero): that product fits a float exactly, so one rounding finds it.
-      const int q = read_code(l.bits, unit, inside / kChunkInputs, r * kChunkInputs + inside % kChunkInputs);
+      const int lane = r * kChunkInputs + static_cast<int>(c % kChunkInputs);
+      const int q = meaning_of(l, tile, code_at(l, tile, c / kChunkInputs, lane));
       *w++ = scale[r] * static_cast<float>(q) + offset[r];
     }
   }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "lighten/kernels/kernel_table.h"
+#include "lighten/kernels/scalar.h"
 #include "lighten/kernels/unroll.h"
 
 namespace lighten::kernels {
@@ -138,33 +139,74 @@ LIGHTEN_INLINE inline void group_terms(const Layout& l, const uint8_t* tile, int
   }
 }
 
-template <int bits>
-void expand_blocks(const Layout& l, const uint8_t* tile, int64_t first, int64_t blocks, const CodeTile& to) {
-  const uint8_t* unit = tile + l.unit_offset + static_cast<size_t>(first * l.block / kUnitInputs) * l.unit_bytes();
-  uint8_t* codes = to.codes;
+/// The expanded form of blocks, from codes that codes_of(block, chunk, use) hands to use(codes) one after the other.
+template <int bits, class Codes>
+LIGHTEN_INLINE inline void expand_with(const Layout& l, const uint8_t* tile, int64_t first, int64_t blocks, const CodeTile& to,
+                                       const Codes& codes_of) {
   Floats scale = zeros(), offset = zeros();
   Ints center = set(0);
   int64_t known = -1;
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t g = (first + b) * l.block / l.group_columns;
-    if (g != known) group_terms<bits>(l, tile, g, scale, center, offset);
+    if (g != known) {
+      group_terms<bits>(l, tile, g, scale, center, offset);
+      if (l.codes != PackedCodes::plain) center = set(l.center());
+    }
     known = g;
     Expander expander(center);
-    for (int u = 0; u < l.block / kUnitInputs; ++u, unit += 64 * bits, codes += kUnitChunks * kChunkCodes) {
-      repeat<bits>([&](auto line) LIGHTEN_INLINE { __builtin_prefetch(unit + kPrefetchBytes + 64 * line); });
-      for_each_chunk<bits>(
-          unit, [&](auto chunk, Bytes v) LIGHTEN_INLINE { store_bytes(codes + chunk * kChunkCodes, expander.expand(v)); });
-    }
+    codes_of(b, expander);
     store(to.scale + b * kTileRows, scale);
     store(to.offset + b * kTileRows, offset);
     store(to.centers + b * kTileRows, expander.centers(center));
   }
 }
+
+/// From units; `levels`: codes stand for the entries of the tile's table.
+template <int bits, bool levels>
+void expand_blocks(const Layout& l, const uint8_t* tile, int64_t first, int64_t blocks, const CodeTile& to) {
+  const uint8_t* unit = tile + l.unit_offset + static_cast<size_t>(first * l.block / kUnitInputs) * l.unit_bytes();
+  const Bytes table = levels ? load_table(tile + l.zero_offset) : no_bytes();
+  uint8_t* codes = to.codes;
+  expand_with<bits>(l, tile, first, blocks, to, [&](int64_t, Expander& expander) LIGHTEN_INLINE {
+    for (int u = 0; u < l.block / kUnitInputs; ++u, unit += 64 * bits, codes += kUnitChunks * kChunkCodes) {
+      repeat<bits>([&](auto line) LIGHTEN_INLINE { __builtin_prefetch(unit + kPrefetchBytes + 64 * line); });
+      for_each_chunk<bits>(unit, [&](auto chunk, Bytes v) LIGHTEN_INLINE {
+        store_bytes(codes + chunk * kChunkCodes, expander.expand(levels ? lookup(table, v) : v));
+      });
+    }
+  });
+}
+
+/// From planes of trits, which do not end where blocks do: first all codes, then their expanded form in their place.
+inline void expand_trits(const Layout& l, const uint8_t* tile, int64_t first, int64_t blocks, const CodeTile& to) {
+  const int64_t begin = first * l.block / kChunkInputs, end = begin + blocks * l.block / kChunkInputs;
+  for (int64_t plane = begin / kPlaneTrits; plane * kPlaneTrits < end; ++plane) {
+    const uint8_t* from = tile + l.unit_offset + plane * kChunkCodes;
+    __builtin_prefetch(from + kPrefetchBytes);
+    Bytes x = load_bytes(from);
+    repeat<kPlaneTrits>([&](auto i) LIGHTEN_INLINE {
+      const int64_t chunk = plane * kPlaneTrits + i;
+      // 3 x / 256 is 1 from 86 on, 2 from 171 on.
+      if (chunk >= begin && chunk < end)
+        store_bytes(to.codes + (chunk - begin) * kChunkCodes, no_bytes() - at_least(x, 86) - at_least(x, 171));
+      x = x + x + x;
+    });
+  }
+  uint8_t* codes = to.codes;
+  expand_with<2>(l, tile, first, blocks, to, [&](int64_t, Expander& expander) LIGHTEN_INLINE {
+    for (int c = 0; c < l.block / kChunkInputs; ++c, codes += kChunkCodes)
+      store_bytes(codes, expander.expand(load_bytes(codes)));
+  });
+}
+
 inline void expand(const Layout& l, const uint8_t* tile, int64_t first, int64_t blocks, const CodeTile& to) {
-  const auto function = l.bits == 8   ? expand_blocks<8>
-                        : l.bits == 4 ? expand_blocks<4>
-                        : l.bits == 3 ? expand_blocks<3>
-                                      : expand_blocks<2>;
+  const bool levels = l.codes == PackedCodes::levels;
+  const auto function = l.codes == PackedCodes::trits ? expand_trits
+                        : l.bits == 8                 ? expand_blocks<8, false>
+                        : l.bits == 4                 ? (levels ? expand_blocks<4, true> : expand_blocks<4, false>)
+                        : l.bits == 3                 ? (levels ? expand_blocks<3, true> : expand_blocks<3, false>)
+                        : l.bits == 2                 ? (levels ? expand_blocks<2, true> : expand_blocks<2, false>)
+                                                      : expand_blocks<1, false>;
   function(l, tile, first, blocks, to);
 }
 
@@ -311,7 +353,7 @@ inline MultiplyCodes multiply_codes_of(int bits, int lanes) {
   constexpr std::make_integer_sequence<int, kCodeLanes> all;
   return bits == 8   ? multiply_codes_for<8, tiles>(lanes, all)
          : bits == 4 ? multiply_codes_for<4, tiles>(lanes, all)
-                     : multiply_codes_for<3, tiles>(lanes, all);  // 2-bit codes are 3-bit codes
+                     : multiply_codes_for<3, tiles>(lanes, all);  // codes of 1 and 2 bits and trits are 3-bit codes
 }
 inline void multiply_codes_any(int bits, const CodeTiles& w, int tiles, int block, int64_t blocks, const CodePanel& panel,
                                int lanes, float* y, int64_t y_stride) {
@@ -340,7 +382,9 @@ inline void dequantize_codes(const Layout& l, const uint8_t* tile, int64_t first
 
 /// May write up to a multiple of four columns.
 inline void dequantize(const Layout& l, const uint8_t* tile, int64_t first, int64_t columns, float* w) {
-  if (l.low_bit()) {
+  if (l.low_bit() && !l.direct()) {
+    scalar::dequantize(l, tile, first, columns, w);
+  } else if (l.low_bit()) {
     dequantize_codes(l, tile, first, columns, w);
   } else if (l.bfloat) {
     const uint8_t* from = tile + first * kTileRows * 2;

@@ -26,6 +26,7 @@ struct Weight {
   std::vector<uint8_t> codes, zero_points;
   std::vector<Half> scales, minimums;
   std::vector<float> floats;  // bits 16 and 32
+  std::vector<int8_t> levels;
   Blob packed{0};
 
   int64_t groups() const { return spec.group_size == 0 ? 1 : spec.columns / spec.group_size; }
@@ -34,7 +35,9 @@ struct Weight {
   }
   double offset(int64_t r, int64_t c) const {
     if (spec.zero == PackedZero::minimum) return half_to_float(minimums[group_at(r, c)]);
-    const int zero = spec.zero == PackedZero::integer ? zero_points[group_at(r, c)] : 1 << (spec.bits - 1);
+    if (spec.codes == PackedCodes::levels) return 0;
+    const int symmetric = spec.codes == PackedCodes::trits ? 1 : 1 << (spec.bits - 1);
+    const int zero = spec.zero == PackedZero::integer ? zero_points[group_at(r, c)] : symmetric;
     return -static_cast<double>(half_to_float(scales[group_at(r, c)])) * zero;
   }
   double value(int64_t r, int64_t c) const {
@@ -43,12 +46,13 @@ struct Weight {
     if (spec.bits == 16) {
       return spec.bfloat ? bfloat16_to_float(float_to_bfloat16(floats[at])) : round_to_half(floats[at]);
     }
-    return static_cast<double>(half_to_float(scales[group_at(r, c)])) * codes[at] + offset(r, c);
+    const int q = spec.codes == PackedCodes::levels ? levels[codes[at]] : codes[at];
+    return static_cast<double>(half_to_float(scales[group_at(r, c)])) * q + offset(r, c);
   }
 };
 
 Weight random_weight(const LinearSpec& spec, Random& random) {
-  Weight w{.spec = spec, .codes = {}, .zero_points = {}, .scales = {}, .minimums = {}, .floats = {}};
+  Weight w{.spec = spec, .codes = {}, .zero_points = {}, .scales = {}, .minimums = {}, .floats = {}, .levels = {}};
   const auto n = static_cast<size_t>(spec.rows * spec.columns);
   w.packed = Blob(packed_bytes(spec));
   if (spec.bits > 8) {
@@ -56,26 +60,33 @@ Weight random_weight(const LinearSpec& spec, Random& random) {
     pack_float(spec, w.floats.data(), w.packed.data());
     return w;
   }
-  const uint64_t levels = uint64_t{1} << spec.bits;
+  const uint64_t levels = spec.codes == PackedCodes::trits ? 3 : uint64_t{1} << spec.bits;
   for (size_t i = 0; i < n; ++i) w.codes.push_back(static_cast<uint8_t>(random.below(levels)));
+  if (spec.codes == PackedCodes::levels)
+    for (uint64_t i = 0; i < levels; ++i) w.levels.push_back(static_cast<int8_t>(static_cast<int>(random.below(255)) - 127));
   for (int64_t i = 0; i < spec.rows * w.groups(); ++i) {
     w.scales.push_back(float_to_half(static_cast<float>(0.01 + random.uniform() * 0.05)));
     w.zero_points.push_back(static_cast<uint8_t>(random.below(levels)));
     w.minimums.push_back(float_to_half(static_cast<float>(random.uniform() * -0.2)));
   }
-  pack_linear(spec, w.codes.data(), w.scales.data(), w.zero_points.data(), w.minimums.data(), w.packed.data());
+  pack_linear(spec, w.codes.data(), w.scales.data(), w.zero_points.data(), w.minimums.data(), w.packed.data(),
+              w.levels.empty() ? nullptr : w.levels.data());
   return w;
 }
 
-const int kBits[] = {2, 3, 4, 8};
+const int kBits[] = {1, 2, 3, 4, 8};
 const PackedZero kZeros[] = {PackedZero::symmetric, PackedZero::integer, PackedZero::minimum};
 const int64_t kGroups[] = {0, 32, 64, 96, 128};
 const int64_t kTokens[] = {1, 2, 3, 4, 5, 7, 13, 17, 64, 70};
 
 LinearSpec random_spec(Random& random) {
   LinearSpec spec;
-  spec.bits = kBits[random.below(4)];
+  spec.bits = kBits[random.below(5)];
   spec.zero = kZeros[random.below(3)];
+  if (const uint64_t kind = random.below(4); kind == 0 && spec.bits >= 2 && spec.bits <= 4) {
+    spec.codes = spec.bits == 2 && random.below(2) ? PackedCodes::trits : PackedCodes::levels;
+    spec.zero = PackedZero::symmetric;
+  }
   spec.group_size = kGroups[random.below(5)];
   spec.rows = 1 + static_cast<int64_t>(random.below(50));
   spec.columns = spec.group_size == 0 ? 1 + static_cast<int64_t>(random.below(300))
@@ -305,8 +316,10 @@ TEST(Pack, UnpackIsTheExactInverseAndRowsMeanWhatTheFormulaSays) {
     ASSERT_EQ(w.packed.size() % 64, 0u);
     std::vector<uint8_t> codes(w.codes.size()), zero_points(w.zero_points.size());
     std::vector<Half> scales(w.scales.size()), minimums(w.minimums.size());
-    unpack_linear(w.spec, w.packed.data(), codes.data(), scales.data(), zero_points.data(), minimums.data());
+    std::vector<int8_t> levels(w.levels.size());
+    unpack_linear(w.spec, w.packed.data(), codes.data(), scales.data(), zero_points.data(), minimums.data(), levels.data());
     ASSERT_EQ(codes, w.codes);
+    ASSERT_EQ(levels, w.levels);
     ASSERT_EQ(scales, w.scales);
     if (w.spec.zero == PackedZero::integer) {
       ASSERT_EQ(zero_points, w.zero_points);
@@ -364,6 +377,17 @@ TEST(Pack, SmolLm2AtThreeBitsWithAFourBitHeadFitsIn61Megabytes) {
   EXPECT_LT(static_cast<double>(all), dense * 1.01);
 }
 
+TEST(Pack, TritsTakeLessThanSeventeenTenthsOfABit) {
+  const LinearSpec spec{
+      .bits = 2, .zero = PackedZero::symmetric, .rows = 2048, .columns = 8192, .group_size = 0, .codes = PackedCodes::trits};
+  EXPECT_LT(static_cast<double>(packed_bytes(spec)) * 8 / (2048.0 * 8192), 1.61);
+  uint8_t trits[5];
+  for (int v = 0; v < 243; ++v) {
+    for (int i = 4, left = v; i >= 0; --i, left /= 3) trits[i] = static_cast<uint8_t>(left % 3);
+    for (int i = 0; i < 5; ++i) ASSERT_EQ(kernels::read_trit(kernels::trit_byte(trits), i), trits[i]) << v;
+  }
+}
+
 TEST(Check, RefusesWhatNoKernelRunsAndNamesTheNumbers) {
   const LinearSpec good{.bits = 4, .rows = 8, .columns = 128, .group_size = 64};
   EXPECT_NO_THROW(check(good));
@@ -384,6 +408,9 @@ TEST(Check, RefusesWhatNoKernelRunsAndNamesTheNumbers) {
   refused([](LinearSpec& s) { s.rows = 0; }, "0 x 128");
   refused([](LinearSpec& s) { s.rows = std::numeric_limits<int64_t>::max(); }, "9223372036854775807");
   refused([](LinearSpec& s) { s.zero = static_cast<PackedZero>(7); }, "7");
+  refused([](LinearSpec& s) { s.codes = PackedCodes::trits; }, "4 bits");
+  refused([](LinearSpec& s) { s.codes = static_cast<PackedCodes>(9); }, "9");
+  refused([](LinearSpec& s) { s.codes = PackedCodes::levels; }, "no zero points");
 }
 
 TEST(Cpu, RefusesAnIsaThatTheMachineLacks) {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "lighten/base/error.h"
@@ -17,6 +18,25 @@ namespace {
 
 uint8_t* bytes_of(std::byte* p) { return reinterpret_cast<uint8_t*>(p); }
 const uint8_t* bytes_of(const std::byte* p) { return reinterpret_cast<const uint8_t*>(p); }
+
+uint8_t code_of(const Layout& l, const uint8_t* tile, int row, int64_t column) {
+  return kernels::code_at(l, tile, column / kChunkInputs, row * kChunkInputs + static_cast<int>(column % kChunkInputs));
+}
+
+/// One row's trits into the planes of its tile; those past the end are 1, which means 0.
+void pack_trits(const Layout& l, const uint8_t* codes, int row, uint8_t* planes) {
+  const int64_t chunks = l.padded_columns / kChunkInputs;
+  for (int64_t plane = 0; plane * kernels::kPlaneTrits < chunks; ++plane) {
+    for (int i = 0; i < kChunkInputs; ++i) {
+      uint8_t trits[kernels::kPlaneTrits];
+      for (int t = 0; t < kernels::kPlaneTrits; ++t) {
+        const int64_t column = (plane * kernels::kPlaneTrits + t) * kChunkInputs + i;
+        trits[t] = column < l.columns ? std::min<uint8_t>(codes[column], 2) : uint8_t{1};
+      }
+      planes[plane * kernels::kChunkCodes + row * kChunkInputs + i] = kernels::trit_byte(trits);
+    }
+  }
+}
 
 struct Place {
   int64_t unit;
@@ -45,8 +65,17 @@ void check(const LinearSpec& spec) {
                             spec.columns);
   }
   if (spec.bits == 16 || spec.bits == 32) return;
-  if (spec.bits != 2 && spec.bits != 3 && spec.bits != 4 && spec.bits != 8) {
-    throw_error<ModelError>("linear: no kernel for {} bits; 2, 3, 4, 8 (codes), 16 and 32 (floats) would do", spec.bits);
+  if (spec.bits != 1 && spec.bits != 2 && spec.bits != 3 && spec.bits != 4 && spec.bits != 8) {
+    throw_error<ModelError>("linear: no kernel for {} bits; 1, 2, 3, 4, 8 (codes), 16 and 32 (floats) would do", spec.bits);
+  }
+  if (spec.codes != PackedCodes::plain) {
+    const bool levels = spec.codes == PackedCodes::levels && spec.bits >= 2 && spec.bits <= 4;
+    const bool trits = spec.codes == PackedCodes::trits && spec.bits == 2;
+    if (!levels && !trits)
+      throw_error<ModelError>("linear: codes of kind {} with {} bits; levels of 2, 3 or 4 bits or trits of 2 would do",
+                              static_cast<int>(spec.codes), spec.bits);
+    if (spec.zero != PackedZero::symmetric)
+      throw ModelError("linear: levels and trits have no zero points: make them symmetric");
   }
   if (spec.zero != PackedZero::symmetric && spec.zero != PackedZero::integer && spec.zero != PackedZero::minimum) {
     throw_error<ModelError>("linear: unknown kind of zero point {}", static_cast<int>(spec.zero));
@@ -67,8 +96,10 @@ size_t packed_bytes(const LinearSpec& spec) {
 }
 
 void pack_linear(const LinearSpec& spec, const uint8_t* codes, const Half* scales, const uint8_t* zero_points,
-                 const Half* minimums, std::byte* out) {
+                 const Half* minimums, std::byte* out, const int8_t* levels) {
   check(spec);
+  if (spec.codes == PackedCodes::levels && levels == nullptr)
+    throw ModelError("pack_linear: a weight of levels needs their table");
   if (spec.bits > 8) throw_error<ModelError>("pack_linear: {} bits are floats; use pack_float", spec.bits);
   const Layout l = layout_of(spec);
   std::memset(out, 0, static_cast<size_t>(l.tiles) * l.tile_bytes);
@@ -83,16 +114,24 @@ void pack_linear(const LinearSpec& spec, const uint8_t* codes, const Half* scale
       if (l.zero == PackedZero::integer) kernels::write_zero(l.bits, zeros, r, zero_points[from] & mask);
       if (l.zero == PackedZero::minimum) store_half(zeros + r * 2, minimums[from]);
     }
+    if (l.codes == PackedCodes::levels) {
+      for (int i = 0; i <= mask; ++i) tile[l.zero_offset + static_cast<size_t>(i)] = static_cast<uint8_t>(levels[i] + 128);
+    }
+    const uint8_t* from = codes + row * l.columns;
+    if (l.codes == PackedCodes::trits) {
+      pack_trits(l, from, r, tile + l.unit_offset);
+      continue;
+    }
     for (int64_t column = 0; column < l.columns; ++column) {
       const Place at = place_of(r, column);
       uint8_t* unit = tile + l.unit_offset + static_cast<size_t>(at.unit) * l.unit_bytes();
-      kernels::write_code(l.bits, unit, at.chunk, at.lane, codes[row * l.columns + column] & mask);
+      kernels::write_code(l.bits, unit, at.chunk, at.lane, from[column] & mask);
     }
   }
 }
 
 void unpack_linear(const LinearSpec& spec, const std::byte* packed, uint8_t* codes, Half* scales, uint8_t* zero_points,
-                   Half* minimums) {
+                   Half* minimums, int8_t* levels) {
   check(spec);
   if (spec.bits > 8) throw_error<ModelError>("unpack_linear: {} bits are floats; use unpack_row", spec.bits);
   const Layout l = layout_of(spec);
@@ -106,12 +145,11 @@ void unpack_linear(const LinearSpec& spec, const std::byte* packed, uint8_t* cod
       if (zero_points && l.zero == PackedZero::integer) zero_points[to] = kernels::read_zero(l.bits, zeros, r);
       if (minimums && l.zero == PackedZero::minimum) minimums[to] = load_half(zeros + r * 2);
     }
-    if (!codes) continue;
-    for (int64_t column = 0; column < l.columns; ++column) {
-      const Place at = place_of(r, column);
-      const uint8_t* unit = tile + l.unit_offset + static_cast<size_t>(at.unit) * l.unit_bytes();
-      codes[row * l.columns + column] = kernels::read_code(l.bits, unit, at.chunk, at.lane);
+    if (levels && l.codes == PackedCodes::levels && row == 0) {
+      for (int i = 0; i < 1 << l.bits; ++i) levels[i] = static_cast<int8_t>(tile[l.zero_offset + static_cast<size_t>(i)] - 128);
     }
+    if (!codes) continue;
+    for (int64_t column = 0; column < l.columns; ++column) codes[row * l.columns + column] = code_of(l, tile, r, column);
   }
 }
 
@@ -155,14 +193,12 @@ void unpack_row(const LinearSpec& spec, const std::byte* packed, int64_t row, fl
   for (int64_t column = 0; column < l.columns; ++column) {
     const int64_t g = column / l.group_columns;
     const uint8_t* zeros = tile + l.zero_offset + static_cast<size_t>(g) * l.zero_group_bytes();
-    const Place at = place_of(r, column);
-    const int q =
-        kernels::read_code(l.bits, tile + l.unit_offset + static_cast<size_t>(at.unit) * l.unit_bytes(), at.chunk, at.lane);
+    const int q = kernels::meaning_of(l, tile, code_of(l, tile, r, column));
     const float scale = half_to_float(load_half(tile + (g * kTileRows + r) * 2));
     if (l.zero == PackedZero::minimum) {
       out[column] = scale * static_cast<float>(q) + half_to_float(load_half(zeros + r * 2));
     } else {
-      const int zero = l.zero == PackedZero::integer ? kernels::read_zero(l.bits, zeros, r) : 1 << (l.bits - 1);
+      const int zero = l.zero == PackedZero::integer ? kernels::read_zero(l.bits, zeros, r) : l.center();
       out[column] = scale * static_cast<float>(q - zero);
     }
   }

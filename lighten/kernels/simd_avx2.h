@@ -218,6 +218,22 @@ inline Bytes field(Bytes v, uint8_t mask) {
 }
 inline Bytes operator|(Bytes x, Bytes y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
 inline Ints as_ints(Bytes v) { return {v.a, v.b}; }
+inline Bytes operator+(Bytes x, Bytes y) { return {_mm256_add_epi8(x.a, y.a), _mm256_add_epi8(x.b, y.b)}; }
+inline Bytes operator-(Bytes x, Bytes y) { return {_mm256_sub_epi8(x.a, y.a), _mm256_sub_epi8(x.b, y.b)}; }
+inline Bytes no_bytes() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+/// 0xff where a byte is at least `low`, else 0; low > 0.
+inline Bytes at_least(Bytes x, uint8_t low) {
+  const __m256i least = _mm256_set1_epi8(static_cast<char>(low));
+  return {_mm256_cmpeq_epi8(_mm256_max_epu8(x.a, least), x.a), _mm256_cmpeq_epi8(_mm256_max_epu8(x.b, least), x.b)};
+}
+/// table[code] for codes below 16.
+inline Bytes load_table(const uint8_t* sixteen) {
+  const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
+  return {table, table};
+}
+inline Bytes lookup(Bytes table, Bytes codes) {
+  return {_mm256_shuffle_epi8(table.a, codes.a), _mm256_shuffle_epi8(table.b, codes.b)};
+}
 
 /// Left alone, gcc takes the sums of a whole unit apart, computes all products first and spills them.
 inline void keep_order(__m256i& a, __m256i& b) { asm("" : "+x"(a), "+x"(b)); }

@@ -129,6 +129,18 @@ inline Bytes field(Bytes v, uint8_t mask) {
 }
 inline Bytes operator|(Bytes x, Bytes y) { return {_mm512_or_si512(x.v, y.v)}; }
 inline Ints as_ints(Bytes v) { return {v.v}; }
+inline Bytes operator+(Bytes x, Bytes y) { return {_mm512_add_epi8(x.v, y.v)}; }
+inline Bytes operator-(Bytes x, Bytes y) { return {_mm512_sub_epi8(x.v, y.v)}; }
+inline Bytes no_bytes() { return {_mm512_setzero_si512()}; }
+/// 0xff where a byte is at least `low`, else 0; low > 0.
+inline Bytes at_least(Bytes x, uint8_t low) {
+  return {_mm512_movm_epi8(_mm512_cmpge_epu8_mask(x.v, _mm512_set1_epi8(static_cast<char>(low))))};
+}
+/// table[code] for codes below 16.
+inline Bytes load_table(const uint8_t* sixteen) {
+  return {_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)))};
+}
+inline Bytes lookup(Bytes table, Bytes codes) { return {_mm512_shuffle_epi8(table.v, codes.v)}; }
 
 /// c * sum in every lane, for 0 <= c < 2^15 and |sum| < 2^15.
 inline Ints times_small(Ints c, const int32_t* sum) { return {_mm512_madd_epi16(c.v, _mm512_set1_epi32(*sum))}; }

@@ -10,6 +10,7 @@ namespace lighten::runtime {
 namespace {
 
 constexpr float kLargestHalf = 65504;
+constexpr const char* kCodeNames[] = {"scalar", "levels", "trits"};  // as PackedCodes
 constexpr const char* kZeroNames[] = {"symmetric", "integer", "minimum"};
 
 const Json& field(const Json& json, const char* name, const std::string& where) {
@@ -40,7 +41,7 @@ LinearSpec half_spec(const std::vector<float>& values, const std::vector<int64_t
 
 Json spec_to_json(const LinearSpec& spec) {
   const bool codes = spec.bits <= 8;
-  return {{"type", codes             ? "scalar"
+  return {{"type", codes             ? kCodeNames[static_cast<size_t>(spec.codes)]
                    : spec.bits == 32 ? "f32"
                    : spec.bfloat     ? "bf16"
                                      : "f16"},
@@ -61,12 +62,14 @@ LinearSpec spec_from_json(const Json& json, const std::string& where) {
                   .rows = number(json, "rows", where),
                   .columns = number(json, "columns", where),
                   .group_size = number(json, "group_size", where)};
-  const bool fits = type == "scalar" ? bits == 2 || bits == 3 || bits == 4 || bits == 8
-                                     : (type == "f32" && bits == 32) || ((type == "f16" || type == "bf16") && bits == 16);
+  const auto* const named = std::ranges::find(kCodeNames, type);
+  const bool codes = named != std::end(kCodeNames);
+  if (codes) spec.codes = static_cast<PackedCodes>(named - std::begin(kCodeNames));
+  const bool fits = codes ? bits <= 8 : (type == "f32" && bits == 32) || ((type == "f16" || type == "bf16") && bits == 16);
   if (!fits)
     throw_error<FormatError>("{}: type \"{}\" with {} bits is not known to this Lighten ({})", where, type, bits,
                              LIGHTEN_VERSION);
-  if (type == "scalar") {
+  if (codes) {
     const std::string zero = word(json, "zero", where);
     size_t kind = 0;
     while (kind < std::size(kZeroNames) && zero != kZeroNames[kind]) ++kind;
