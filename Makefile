@@ -63,8 +63,8 @@ format: setup
 
 bench: build
 	@$(BUILD)/kernels_bench
-	@for bits in 2 3 4 8; do $(BUILD)/lighten bench --random smollm2-135m --bits $$bits --group-size 64; done
-	@for bits in 2 4; do $(BUILD)/lighten bench --random llama-1b --bits $$bits --group-size 32 --prefill 256 --decode 64 --repeat 3; done
+	@for bits in 2 3 4 8; do $(BUILD)/lighten bench --random smollm2-135m --bits $$bits --group-size 64 --limits; done
+	@for bits in 2 4; do $(BUILD)/lighten bench --random llama-1b --bits $$bits --group-size 32 --prefill 256 --decode 64 --repeat 3 --limits; done
 
 # The generated parts of the documents: the map of the 77 in README.md and the tables of the systems' READMEs.
 docs: build

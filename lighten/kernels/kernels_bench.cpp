@@ -4,14 +4,8 @@
 // the part of the limit: the memory's read bandwidth, or the rate of integer (float) dot products on registers alone.
 #include <benchmark/benchmark.h>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,6 +14,7 @@
 #include "lighten/kernels/attention.h"
 #include "lighten/kernels/cpu.h"
 #include "lighten/kernels/linear.h"
+#include "lighten/kernels/roofs.h"
 
 namespace lighten {
 namespace {
@@ -41,114 +36,9 @@ ThreadPool& pool() {
   return threads;
 }
 
-double seconds_of(const std::function<void()>& work) {
-  const auto begin = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-double best_seconds(int times, const std::function<void()>& work) {
-  double best = 1e9;
-  for (int i = 0; i < times; ++i) best = std::min(best, seconds_of(work));
-  return best;
-}
-
-/// GB/s of reading 256 MB with all threads.
-double read_bandwidth() {
-  static const double value = [] {
-    constexpr int64_t words = 32 << 20;
-    const Memory memory = random_memory(words * 8);
-    const auto* at = reinterpret_cast<const uint64_t*>(memory.get());
-    const double seconds = best_seconds(9, [&] {
-      pool().parallel_for(words, words / (pool().size() * 4), [&](int64_t begin, int64_t end) {
-        uint64_t sums[8] = {};
-        for (int64_t i = begin; i + 8 <= end; i += 8) {
-          for (int j = 0; j < 8; ++j) sums[j] ^= at[i + j];
-        }
-        for (const uint64_t sum : sums) benchmark::DoNotOptimize(sum);
-      });
-    });
-    return static_cast<double>(words) * 8 / seconds / 1e9;
-  }();
-  return value;
-}
-
-#if defined(__x86_64__)
-constexpr int64_t kPeakRounds = 1 << 20;
-
-/// Both return the multiply-adds done. Ten independent sums hide the latency.
-__attribute__((target("avx2"))) int64_t integer_peak_avx2() {
-  __m256i sums[10], w = _mm256_set1_epi8(3), x = _mm256_set1_epi8(1);
-  for (auto& sum : sums) sum = _mm256_setzero_si256();
-  for (int64_t i = 0; i < kPeakRounds; ++i) {
-#pragma GCC unroll 10
-    for (auto& sum : sums) sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x));
-    asm volatile("" : "+x"(w), "+x"(x));
-  }
-  for (auto& sum : sums) benchmark::DoNotOptimize(sum);
-  return kPeakRounds * 10 * 32;
-}
-__attribute__((target("avx512f,avx512vnni"))) int64_t integer_peak_avx512() {
-  __m512i sums[10], w = _mm512_set1_epi8(3), x = _mm512_set1_epi8(1);
-  for (auto& sum : sums) sum = _mm512_setzero_si512();
-  for (int64_t i = 0; i < kPeakRounds; ++i) {
-#pragma GCC unroll 10
-    for (auto& sum : sums) sum = _mm512_dpbusd_epi32(sum, w, x);
-    asm volatile("" : "+v"(w), "+v"(x));
-  }
-  for (auto& sum : sums) benchmark::DoNotOptimize(sum);
-  return kPeakRounds * 10 * 64;
-}
-__attribute__((target("avx2,fma"))) int64_t float_peak_avx2() {
-  __m256 sums[10], w = _mm256_set1_ps(0.5f), x = _mm256_set1_ps(0.25f);
-  for (auto& sum : sums) sum = _mm256_setzero_ps();
-  for (int64_t i = 0; i < kPeakRounds; ++i) {
-#pragma GCC unroll 10
-    for (auto& sum : sums) sum = _mm256_fmadd_ps(w, x, sum);
-    asm volatile("" : "+x"(w), "+x"(x));
-  }
-  for (auto& sum : sums) benchmark::DoNotOptimize(sum);
-  return kPeakRounds * 10 * 8;
-}
-__attribute__((target("avx512f"))) int64_t float_peak_avx512() {
-  __m512 sums[10], w = _mm512_set1_ps(0.5f), x = _mm512_set1_ps(0.25f);
-  for (auto& sum : sums) sum = _mm512_setzero_ps();
-  for (int64_t i = 0; i < kPeakRounds; ++i) {
-#pragma GCC unroll 10
-    for (auto& sum : sums) sum = _mm512_fmadd_ps(w, x, sum);
-    asm volatile("" : "+v"(w), "+v"(x));
-  }
-  for (auto& sum : sums) benchmark::DoNotOptimize(sum);
-  return kPeakRounds * 10 * 16;
-}
-#endif
-
-/// GOP/s of dot products on registers with all threads; 0 where this program has no such loop.
-double peak(bool integer) {
-#if defined(__x86_64__)
-  if (current_isa() == Isa::scalar) return 0;
-  const bool wide = current_isa() == Isa::avx512;
-  const auto work = integer ? (wide ? integer_peak_avx512 : integer_peak_avx2) : (wide ? float_peak_avx512 : float_peak_avx2);
-  int64_t done = 0;
-  const double seconds = best_seconds(5, [&] {
-    pool().parallel_for(pool().size(), 1, [&](int64_t, int64_t) {
-      const int64_t here = work();
-      benchmark::DoNotOptimize(here);
-    });
-  });
-  done = (integer ? (wide ? 64 : 32) : (wide ? 16 : 8)) * 10 * kPeakRounds * pool().size();
-  return 2.0 * static_cast<double>(done) / seconds / 1e9;
-#else
-  (void)integer;
-  return 0;
-#endif
-}
-double integer_peak() {
-  static const double value = peak(true);
-  return value;
-}
-double float_peak() {
-  static const double value = peak(false);
-  return value;
+const Roofs& roofs() {
+  static const Roofs measured = measure_roofs(pool());
+  return measured;
 }
 
 struct Shape {
@@ -162,7 +52,17 @@ const Shape kShapes[] = {{"smollm2 q,o 576x576", 576, 576},
                          {"llama-1b gate+up 16384x2048", 16384, 2048},
                          {"llama-1b down 2048x8192", 2048, 8192}};
 
+constexpr int kTrits = 102, kLevels = 104;  // in place of bits
+
 LinearSpec spec_of(int bits, const Shape& shape) {
+  if (bits == kTrits || bits == kLevels) {
+    return {.bits = bits == kTrits ? 2 : 4,
+            .zero = PackedZero::symmetric,
+            .rows = shape.rows,
+            .columns = shape.columns,
+            .group_size = 64,
+            .codes = bits == kTrits ? PackedCodes::trits : PackedCodes::levels};
+  }
   return {.bits = bits,
           .zero = PackedZero::integer,
           .bfloat = false,
@@ -186,7 +86,7 @@ void decode(benchmark::State& state, int bits, const Shape& shape) {
   }
   const double gigabytes = static_cast<double>(state.iterations()) * static_cast<double>(bytes) / 1e9;
   state.counters["GB/s"] = benchmark::Counter(gigabytes, benchmark::Counter::kIsRate);
-  state.counters["share"] = benchmark::Counter(gigabytes / read_bandwidth(), benchmark::Counter::kIsRate);
+  state.counters["share"] = benchmark::Counter(gigabytes / roofs().read_gb_per_s, benchmark::Counter::kIsRate);
 }
 
 void prefill(benchmark::State& state, int bits, const Shape& shape, Arithmetic arithmetic) {
@@ -199,7 +99,7 @@ void prefill(benchmark::State& state, int bits, const Shape& shape, Arithmetic a
   }
   const double operations =
       2e-9 * static_cast<double>(state.iterations()) * static_cast<double>(tokens * shape.rows * shape.columns);
-  const double limit = arithmetic == Arithmetic::adaptive && bits <= 8 ? integer_peak() : float_peak();
+  const double limit = arithmetic == Arithmetic::adaptive && spec.bits <= 8 ? roofs().integer_gops : roofs().float_gflops;
   state.counters["GOP/s"] = benchmark::Counter(operations, benchmark::Counter::kIsRate);
   if (limit > 0) state.counters["share"] = benchmark::Counter(operations / limit, benchmark::Counter::kIsRate);
 }
@@ -240,17 +140,18 @@ BENCHMARK(empty_loop)->UseRealTime();
 
 void limits(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(pool().size());
-  state.counters["read GB/s"] = read_bandwidth();
-  state.counters["integer GOP/s"] = integer_peak();
-  state.counters["float GFLOP/s"] = float_peak();
+  state.counters["read GB/s"] = roofs().read_gb_per_s;
+  state.counters["integer GOP/s"] = roofs().integer_gops;
+  state.counters["float GFLOP/s"] = roofs().float_gflops;
   state.SetLabel(isa_name(current_isa()));
 }
 BENCHMARK(limits)->Iterations(1);
 
 void register_linears() {
-  for (const int bits : {2, 3, 4, 8, 16, 32}) {
+  for (const int bits : {1, kTrits, 2, 3, 4, kLevels, 8, 16, 32}) {
     for (const Shape& shape : kShapes) {
-      const std::string tail = "/" + std::to_string(bits) + " bits/" + shape.name;
+      const std::string kind = bits == kTrits ? "trits" : bits == kLevels ? "4-bit levels" : std::to_string(bits) + " bits";
+      const std::string tail = "/" + kind + "/" + shape.name;
       benchmark::RegisterBenchmark(("decode" + tail).c_str(), [=](benchmark::State& state) {
         decode(state, bits, shape);
       })->UseRealTime();

@@ -23,7 +23,7 @@ enum class PackedCodes : uint8_t {
   plain,   ///< as PackedZero says
   levels,  ///< w = s level[q]: 2^bits free levels (bits 2, 3, 4), whole numbers of -127 .. 127, one table for the matrix: NF4,
            ///< FP4, IQ4_NL. Symmetric.
-  trits  ///< w = s (q - 1) with q of 0, 1, 2, five to a byte: 1.6 bits. bits 2, symmetric.
+  trits    ///< w = s (q - 1) with q of 0, 1, 2, five to a byte: 1.6 bits. bits 2, symmetric.
 };
 
 /// What a weight is. bits 1, 2, 3, 4, 8: packed codes with groups along the inputs (1: planes of bits); 16 with `bfloat`: f16

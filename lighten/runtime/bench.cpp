@@ -9,6 +9,7 @@
 #include "lighten/base/progress.h"
 #include "lighten/base/random.h"
 #include "lighten/kernels/cpu.h"
+#include "lighten/kernels/roofs.h"
 
 namespace lighten {
 namespace {
@@ -90,6 +91,8 @@ OptionList describe(BenchOptions& o) {
       option("repeat", o.repeat, range(1, 1000), "timed passes", "llama-bench"),
       option("threads", o.threads, range(0, 4096), "processors to use; 0: all", "Lighten"),
       Option("exact", o.exact, "float32 activations and KV cache", "Lighten"),
+      Option("limits", o.limits, "measure what the machine can do before and after, and the share of it that was reached",
+             "Lighten"),
   };
 }
 
@@ -143,6 +146,32 @@ Json bench_model(RuntimeModel& model, const BenchOptions& options, double load_s
   return result;
 }
 
+namespace {
+
+/// Decoding reads every weight, and the keys and values of its context, once a token; prefill multiplies every weight of the
+/// layers with every token. The limit is the better of the two measurements, so that a share is never flattered by a noisy one.
+Json shares(const RuntimeModel& model, const Json& measured, const Roofs& before, const Roofs& after) {
+  const Roofs roofs{std::max(before.read_gb_per_s, after.read_gb_per_s), std::max(before.integer_gops, after.integer_gops),
+                    std::max(before.float_gflops, after.float_gflops)};
+  const ModelConfig& c = model.config();
+  const double layer = static_cast<double>(c.hidden_size) *
+                       static_cast<double>(2 * c.heads * c.head_dim + 2 * c.kv_heads * c.head_dim + 3 * c.intermediate_size);
+  const double prefill = measured.at("prefill_tokens_per_s").at("median").get<double>(),
+               decode = measured.at("decode_tokens_per_s").at("median").get<double>(),
+               bytes = measured.at("weight_bytes").get<double>() + measured.at("kv_bytes").get<double>();
+  const double gops = 2e-9 * layer * static_cast<double>(c.layers) * prefill, gigabytes = 1e-9 * bytes * decode;
+  Json json = {
+      {"read_gb_per_s", roofs.read_gb_per_s}, {"integer_gops", roofs.integer_gops}, {"float_gflops", roofs.float_gflops}};
+  json["decode_gb_per_s"] = gigabytes;
+  json["decode_share"] = gigabytes / roofs.read_gb_per_s;
+  json["prefill_gops"] = gops;
+  const bool whole = measured.value("bits", 4) <= 8 && !measured.at("exact").get<bool>();
+  if (const double limit = whole ? roofs.integer_gops : roofs.float_gflops; limit > 0) json["prefill_share"] = gops / limit;
+  return json;
+}
+
+}  // namespace
+
 Json bench(const BenchOptions& options) {
   BenchOptions checked = options;
   validate(describe(checked));
@@ -160,7 +189,14 @@ Json bench(const BenchOptions& options) {
   if (!options.random.empty()) reset_peak();
   Json json = {{"model", options.random.empty() ? options.model : options.random + " (random weights)"}};
   if (!options.random.empty()) json.update(Json{{"bits", options.bits}, {"group_size", options.group_size}});
+  if (!options.limits) {
+    json.update(bench_model(*model, options, load_seconds));
+    return json;
+  }
+  ThreadPool pool(options.threads);
+  const Roofs before = measure_roofs(pool);
   json.update(bench_model(*model, options, load_seconds));
+  json["limits"] = shares(*model, json, before, measure_roofs(pool));
   return json;
 }
 

@@ -19,6 +19,7 @@ struct BenchOptions {
   int repeat = 5;
   int threads = 0;
   bool exact = false;
+  bool limits = false;
 };
 /// All but model.
 OptionList describe(BenchOptions& options);

@@ -28,8 +28,8 @@ std::optional<Json> measure(const BenchOptions& options, int& exit_code) {
   for (const Option& option : describe(values)) {
     const bool of_random = option.name == "random" || option.name == "bits" || option.name == "group-size";
     if (of_random && options.random.empty()) continue;
-    if (option.name == "exact") {
-      if (options.exact) arguments.emplace_back("--exact");
+    if (option.name == "exact" || option.name == "limits") {
+      if (option.name == "exact" ? options.exact : options.limits) arguments.push_back("--" + option.name);
       continue;
     }
     arguments.push_back("--" + option.name);
@@ -81,6 +81,13 @@ Verb bench_verb(CLI::App& root) {
     if (options->context > 0) facts.row({"keys and values", human_bytes(json.at("kv_bytes").get<double>())});
     facts.row({"peak memory", human_bytes(json.at("rss_bytes").get<double>())});
     facts.row({"loading", fmt::format("{:.2f} s", json.at("load_seconds").get<double>())});
+    if (const auto limits = json.find("limits"); limits != json.end()) {
+      const auto percent = [&](const char* key) { return limits->contains(key) ? 100 * limits->at(key).get<double>() : 0; };
+      facts.row({"decode reads", fmt::format("{:.1f} GB/s, {:.0f} % of {:.1f}", limits->at("decode_gb_per_s").get<double>(),
+                                             percent("decode_share"), limits->at("read_gb_per_s").get<double>())});
+      facts.row({"prefill multiplies", fmt::format("{:.0f} GOP/s, {:.0f} % of {:.0f}", limits->at("prefill_gops").get<double>(),
+                                                   percent("prefill_share"), limits->at("integer_gops").get<double>())});
+    }
     std::cout << facts.text();
     write_json(*common, json);
     return 0;
