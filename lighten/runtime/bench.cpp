@@ -186,17 +186,13 @@ Json bench(const BenchOptions& options) {
       options.random.empty() ? RuntimeModel::load(options.model, runtime)
                              : RuntimeModel::random(options.random, options.bits, options.group_size, runtime);
   const double load_seconds = seconds_since(start);
-  if (!options.random.empty()) reset_peak();
+  ThreadPool pool(options.limits ? options.threads : 1);
+  const Roofs before = options.limits ? measure_roofs(pool) : Roofs{};
+  if (!options.random.empty() || options.limits) reset_peak();  // of making the weights, or of measuring the limits
   Json json = {{"model", options.random.empty() ? options.model : options.random + " (random weights)"}};
   if (!options.random.empty()) json.update(Json{{"bits", options.bits}, {"group_size", options.group_size}});
-  if (!options.limits) {
-    json.update(bench_model(*model, options, load_seconds));
-    return json;
-  }
-  ThreadPool pool(options.threads);
-  const Roofs before = measure_roofs(pool);
   json.update(bench_model(*model, options, load_seconds));
-  json["limits"] = shares(*model, json, before, measure_roofs(pool));
+  if (options.limits) json["limits"] = shares(*model, json, before, measure_roofs(pool));
   return json;
 }
 
