@@ -13,6 +13,7 @@
 #include "lighten/formats/tokenizer.h"
 #include "lighten/formats/weights.h"
 #include "lighten/kernels/attention.h"
+#include "lighten/runtime/model.h"
 
 namespace lighten {
 
