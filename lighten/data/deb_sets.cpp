@@ -329,4 +329,29 @@ GraphSet without_hubs(const GraphSet& graph, int64_t degree) {
   return result;
 }
 
+GraphSet deb_section_graph(const std::vector<DebianRecord>& records, const std::vector<std::string>& sections,
+                           const DataOptions& options, int64_t hub_degree) {
+  const GraphSet all = deb_graph_from(records, {.split_seed = options.split_seed});
+  std::vector<int32_t> wanted;
+  for (const std::string& name : all.nodes.class_names) {
+    const auto at = std::find(sections.begin(), sections.end(), name);
+    wanted.push_back(at == sections.end() ? -1 : static_cast<int32_t>(at - sections.begin()));
+  }
+  std::vector<std::string> ids;
+  std::vector<Split> splits;
+  std::vector<int64_t> members, kept;
+  for (int64_t i = 0; i < all.nodes.size(); ++i) {
+    const auto at = static_cast<size_t>(i);
+    if (wanted[static_cast<size_t>(all.nodes.labels[at])] < 0) continue;
+    members.push_back(i);
+    ids.push_back(all.nodes.ids[at]);
+    splits.push_back(all.nodes.splits[at]);
+  }
+  for (const int64_t i : limit_samples(ids, splits, options.limit)) kept.push_back(members[static_cast<size_t>(i)]);
+  GraphSet graph = without_hubs(subgraph(all, kept), hub_degree);
+  for (int32_t& label : graph.nodes.labels) label = wanted[static_cast<size_t>(label)];
+  graph.nodes.class_names = sections;
+  return graph;
+}
+
 }  // namespace lighten

@@ -48,6 +48,11 @@ GraphSet subgraph(const GraphSet& graph, const std::vector<int64_t>& nodes);
 /// Without the edges that touch a node of more than `degree` neighbours.
 GraphSet without_hubs(const GraphSet& graph, int64_t degree);
 
+/// The packages of `sections` as a graph of their own, with these classes in this order: at most `limit` of each split (0:
+/// all), without the edges of hubs of more than `hub_degree` neighbours.
+GraphSet deb_section_graph(const std::vector<DebianRecord>& records, const std::vector<std::string>& sections,
+                           const DataOptions& options, int64_t hub_degree = 500);
+
 /// From undirected edges in any order; repeats and self loops are dropped.
 void set_edges(GraphSet& graph, std::vector<std::pair<int32_t, int32_t>> edges);
 

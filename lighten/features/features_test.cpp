@@ -8,7 +8,9 @@
 
 #include "lighten/base/error.h"
 #include "lighten/base/random.h"
+#include "lighten/data/dataset.h"
 #include "lighten/data/packages.h"
+#include "lighten/features/bag_of_words.h"
 #include "lighten/features/text_features.h"
 #include "lighten/features/vector_store.h"
 #include "lighten/nn/bert.h"
@@ -97,6 +99,18 @@ TEST(TextFeatures, AreTheEncodersVectorsInOrderFromAnywhere) {
     EXPECT_EQ(fs::file_size(entry.path()), 5 * sizeof(VectorStore::Key));
   }
   EXPECT_THROW(text_features(model, texts, "test", {.max_tokens = 2}), OptionError);
+}
+
+TEST(BagOfWords, WeighsRareWordsMoreAndFitsOnlyWhatItMay) {
+  const Features features = bag_of_words({"the cat, the Cat", "the dog", "the"}, 1 << 20, {0, 1});
+  const auto at = [&](int64_t row, const char* word) {
+    return static_cast<double>(features.row(row)[static_cast<size_t>(stable_hash(word) % (1 << 20))]);
+  };
+  // Row 0: "the" and "cat" twice each; in 2 and 1 of the 2 fitted texts.
+  const double the = (1 + std::log(2.0)) * (1 + std::log(3.0 / 3)), cat = (1 + std::log(2.0)) * (1 + std::log(3.0 / 2));
+  EXPECT_NEAR(at(0, "the"), the / std::hypot(the, cat), 1e-6);
+  EXPECT_NEAR(at(0, "cat"), cat / std::hypot(the, cat), 1e-6);
+  EXPECT_NEAR(at(2, "the"), 1, 1e-6);
 }
 
 }  // namespace
