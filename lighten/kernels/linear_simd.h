@@ -2,6 +2,7 @@
 // translation unit each.
 #pragma once
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "lighten/kernels/kernel_table.h"
@@ -242,16 +243,22 @@ void multiply_codes(const CodeTiles& w, int block, int64_t blocks, const CodePan
                             LIGHTEN_INLINE { return load(factors + tile * w.factor_stride + b * kTileRows); };
     Ints centers[tiles];
     repeat<tiles>([&](auto i) LIGHTEN_INLINE { centers[i] = factor(w.first.centers, i); });
-    {
+    const auto add_all = [&](const int8_t* q, const int32_t* q_sum, auto second) LIGHTEN_INLINE {
       BatchDot<bits> dot[tiles * lanes];
-      batch_products<bits, lanes, tiles>(codes, w.code_stride, units, panel.q + b * block * lanes, lanes, centers, dot);
+      batch_products<bits, lanes, tiles>(codes, w.code_stride, units, q + b * block * lanes, lanes, centers, dot);
       repeat<tiles * lanes>([&](auto i) LIGHTEN_INLINE {
         constexpr int tile = i / lanes, t = i % lanes;
-        const Floats product = to_floats(dot[i].result(centers[tile], panel.q_sum + b * lanes + t));
-        sum[i] = fma(factor(w.first.scale, constant<tile>), product * spread(panel.scale + b * lanes + t), sum[i]);
+        const Floats product = to_floats(dot[i].result(centers[tile], q_sum + b * lanes + t));
+        Floats step = spread(panel.scale + b * lanes + t);
+        if constexpr (second) step = step * set(kFineStep);
+        sum[i] = fma(factor(w.first.scale, constant<tile>), product * step, sum[i]);
       });
-    }
-    if (const unsigned fine = panel.has_fine[b]; __builtin_expect(fine != 0, 0)) {
+    };
+    add_all(panel.q, panel.q_sum, std::false_type{});
+    const unsigned fine = panel.has_fine[b];
+    if (fine == (1u << lanes) - 1) {
+      add_all(panel.fine, panel.fine_sum, std::true_type{});
+    } else if (__builtin_expect(fine != 0, 0)) {
       repeat<lanes>([&](auto t) LIGHTEN_INLINE {
         if ((fine >> t & 1) == 0) return;
         BatchDot<bits> dot[tiles];
