@@ -56,7 +56,7 @@ struct Layout {
 
   bool low_bit() const { return bits <= 8; }
   /// Kinds that multiply_packed knows; the others are expanded for one token too.
-  bool direct() const { return codes == PackedCodes::plain && bits > 1; }
+  bool direct() const { return codes == PackedCodes::plain ? bits > 1 : codes == PackedCodes::levels && bits == 4; }
   int center() const {
     return codes == PackedCodes::trits ? 1 : codes == PackedCodes::levels || bits == 8 ? 128 : 1 << (bits - 1);
   }

@@ -282,8 +282,10 @@ void multiply_codes(const CodeTiles& w, int block, int64_t blocks, const CodePan
 
 /// The same sums in the same order for a whole tile, straight from its packed units: for a few tokens, where each code is used
 /// a few times only.
-template <int bits, int lanes>
+template <int bits, int lanes, bool levels>
 void multiply_packed(const Layout& l, const uint8_t* tile, const CodePanel& panel, float* y) {
+  using Product = Dot<levels ? 8 : bits>;
+  const Bytes table = levels ? load_table(tile + l.zero_offset) : no_bytes();
   const uint8_t* units = tile + l.unit_offset;
   const int block_units = l.block / kUnitInputs;
   const int64_t blocks_per_group = l.group_columns / l.block;
@@ -298,21 +300,22 @@ void multiply_packed(const Layout& l, const uint8_t* tile, const CodePanel& pane
     Floats scale, offset;
     Ints center;
     group_terms<bits>(l, tile, g, scale, center, offset);
+    if constexpr (levels) center = set(128);
     for (int64_t b = 0; b < blocks_per_group; ++b, ++block, units += block_units * 64 * bits, ahead += share) {
       for (int64_t at = 0; at < share; at += 64) __builtin_prefetch(ahead + at);
       const auto products = [&](const int8_t* q, auto n, const int32_t* q_sum, const auto& finish) LIGHTEN_INLINE {
-        Dot<bits> dot[n];
+        Product dot[n];
         const uint8_t* unit = units;
         for (int u = 0; u < block_units; ++u, unit += 64 * bits, q += kUnitInputs * lanes) {
           for_each_chunk<bits>(unit, [&](auto chunk, Bytes v) LIGHTEN_INLINE {
-            const typename Dot<bits>::Weights w = Dot<bits>::weights(v);
+            const typename Product::Weights w = Product::weights(levels ? lookup(table, v) : v);
             repeat<n>([&](auto t) LIGHTEN_INLINE { dot[t].add(w, four_codes(q + (chunk * lanes + t) * kChunkInputs)); });
           });
           repeat<n>([&](auto t) LIGHTEN_INLINE { dot[t].end_unit(); });
         }
         repeat<n>([&](auto t) LIGHTEN_INLINE {
           Ints result = dot[t].result();
-          if constexpr (!Dot<bits>::kCentered) result = result - times_small(center, q_sum + t);
+          if constexpr (!Product::kCentered) result = result - times_small(center, q_sum + t);
           finish(t, to_floats(result));
         });
       };
@@ -335,17 +338,18 @@ void multiply_packed(const Layout& l, const uint8_t* tile, const CodePanel& pane
 }
 
 using MultiplyPacked = void (*)(const Layout&, const uint8_t*, const CodePanel&, float*);
-template <int bits, int... n>
+template <int bits, bool levels, int... n>
 inline MultiplyPacked multiply_packed_for(int lanes, std::integer_sequence<int, n...>) {
-  static constexpr MultiplyPacked functions[] = {multiply_packed<bits, n + 1>...};
+  static constexpr MultiplyPacked functions[] = {multiply_packed<bits, n + 1, levels>...};
   return functions[lanes - 1];
 }
 inline void multiply_packed_any(const Layout& l, const uint8_t* tile, const CodePanel& panel, int lanes, float* y) {
   constexpr std::make_integer_sequence<int, kPackedLanes> all;
-  const MultiplyPacked function = l.bits == 8   ? multiply_packed_for<8>(lanes, all)
-                                  : l.bits == 4 ? multiply_packed_for<4>(lanes, all)
-                                  : l.bits == 3 ? multiply_packed_for<3>(lanes, all)
-                                                : multiply_packed_for<2>(lanes, all);
+  const MultiplyPacked function = l.codes == PackedCodes::levels ? multiply_packed_for<4, true>(lanes, all)
+                                  : l.bits == 8                  ? multiply_packed_for<8, false>(lanes, all)
+                                  : l.bits == 4                  ? multiply_packed_for<4, false>(lanes, all)
+                                  : l.bits == 3                  ? multiply_packed_for<3, false>(lanes, all)
+                                                                 : multiply_packed_for<2, false>(lanes, all);
   function(l, tile, panel, y);
 }
 
@@ -389,7 +393,7 @@ inline void dequantize_codes(const Layout& l, const uint8_t* tile, int64_t first
 
 /// May write up to a multiple of four columns.
 inline void dequantize(const Layout& l, const uint8_t* tile, int64_t first, int64_t columns, float* w) {
-  if (l.low_bit() && !l.direct()) {
+  if (l.low_bit() && (l.codes != PackedCodes::plain || l.bits == 1)) {
     scalar::dequantize(l, tile, first, columns, w);
   } else if (l.low_bit()) {
     dequantize_codes(l, tile, first, columns, w);
