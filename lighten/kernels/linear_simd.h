@@ -303,32 +303,59 @@ void multiply_packed(const Layout& l, const uint8_t* tile, const CodePanel& pane
     if constexpr (levels) center = set(128);
     for (int64_t b = 0; b < blocks_per_group; ++b, ++block, units += block_units * 64 * bits, ahead += share) {
       for (int64_t at = 0; at < share; at += 64) __builtin_prefetch(ahead + at);
-      const auto products = [&](const int8_t* q, auto n, const int32_t* q_sum, const auto& finish) LIGHTEN_INLINE {
+      // n dots: codes(i) and code_sum(i) are those of dot i; finish(i, product) receives them in turn.
+      const auto products = [&](auto n, const auto& codes, const auto& code_sum, const auto& finish) LIGHTEN_INLINE {
         Product dot[n];
         const uint8_t* unit = units;
-        for (int u = 0; u < block_units; ++u, unit += 64 * bits, q += kUnitInputs * lanes) {
+        for (int u = 0; u < block_units; ++u, unit += 64 * bits) {
           for_each_chunk<bits>(unit, [&](auto chunk, Bytes v) LIGHTEN_INLINE {
             const typename Product::Weights w = Product::weights(levels ? lookup(table, v) : v);
-            repeat<n>([&](auto t) LIGHTEN_INLINE { dot[t].add(w, four_codes(q + (chunk * lanes + t) * kChunkInputs)); });
+            repeat<n>([&](auto i) LIGHTEN_INLINE {
+              dot[i].add(w, four_codes(codes(i) + (u * kUnitChunks + chunk) * lanes * kChunkInputs));
+            });
           });
-          repeat<n>([&](auto t) LIGHTEN_INLINE { dot[t].end_unit(); });
+          repeat<n>([&](auto i) LIGHTEN_INLINE { dot[i].end_unit(); });
         }
-        repeat<n>([&](auto t) LIGHTEN_INLINE {
-          Ints result = dot[t].result();
-          if constexpr (!Product::kCentered) result = result - times_small(center, q_sum + t);
-          finish(t, to_floats(result));
+        repeat<n>([&](auto i) LIGHTEN_INLINE {
+          Ints result = dot[i].result();
+          if constexpr (!Product::kCentered) result = result - times_small(center, code_sum(i));
+          finish(i, to_floats(result));
         });
       };
-      products(panel.q + block * l.block * lanes, constant<lanes>, panel.q_sum + block * lanes,
-               [&](auto t, Floats product)
-                   LIGHTEN_INLINE { sum[t] = fma(scale, product * spread(panel.scale + block * lanes + t), sum[t]); });
-      if (const unsigned fine = panel.has_fine[block]; fine != 0) {
-        repeat<lanes>([&](auto t) LIGHTEN_INLINE {
-          if ((fine >> t & 1) == 0) return;
-          const Floats step = spread(panel.scale + block * lanes + t) * set(kFineStep);
-          products(panel.fine + block * l.block * lanes + t * kChunkInputs, constant<1>, panel.fine_sum + block * lanes + t,
-                   [&](auto, Floats product) LIGHTEN_INLINE { sum[t] = fma(scale, product * step, sum[t]); });
-        });
+      const auto codes_of = [&](const int8_t* q, auto t)
+                                LIGHTEN_INLINE { return q + block * l.block * lanes + t * kChunkInputs; };
+      const auto add_first = [&](auto t, Floats product) LIGHTEN_INLINE {
+        sum[t] = fma(scale, product * spread(panel.scale + block * lanes + t), sum[t]);
+      };
+      const auto add_second = [&](auto t, Floats product) LIGHTEN_INLINE {
+        sum[t] = fma(scale, product * (spread(panel.scale + block * lanes + t) * set(kFineStep)), sum[t]);
+      };
+      const unsigned fine = panel.has_fine[block];
+      if (lanes <= kPackedLanes / 2 && fine == (1u << lanes) - 1) {
+        constexpr int half = lanes <= kPackedLanes / 2 ? lanes : 1;
+        products(
+            constant<2 * half>,
+            [&](auto i) LIGHTEN_INLINE { return codes_of(i < half ? panel.q : panel.fine, constant<i % half>); },
+            [&](auto i) LIGHTEN_INLINE { return (i < half ? panel.q_sum : panel.fine_sum) + block * lanes + i % half; },
+            [&](auto i, Floats product) LIGHTEN_INLINE {
+              if constexpr (i < half)
+                add_first(i, product);
+              else
+                add_second(constant<i - half>, product);
+            });
+      } else {
+        products(
+            constant<lanes>, [&](auto t) LIGHTEN_INLINE { return codes_of(panel.q, t); },
+            [&](auto t) LIGHTEN_INLINE { return panel.q_sum + block * lanes + t; }, add_first);
+        if (fine != 0) {
+          repeat<lanes>([&](auto t) LIGHTEN_INLINE {
+            if ((fine >> t & 1) == 0) return;
+            products(
+                constant<1>, [&](auto) LIGHTEN_INLINE { return codes_of(panel.fine, t); },
+                [&](auto) LIGHTEN_INLINE { return panel.fine_sum + block * lanes + t; },
+                [&](auto, Floats product) LIGHTEN_INLINE { add_second(t, product); });
+          });
+        }
       }
       if (has_offset)
         repeat<lanes>([&](auto t) LIGHTEN_INLINE { sum[t] = fma(offset, spread(panel.sum + block * lanes + t), sum[t]); });
