@@ -100,13 +100,24 @@ struct Panels {
   }
 };
 
-void fill_codes(const Panels& p, int64_t g, const float* x, int64_t stride, int fine_ratio, const KernelTable& kernels) {
+/// Row `token` of the input; `memory` holds it if it has to be normalized.
+const float* input_row(const LinearInput& input, int64_t token, int64_t columns, const KernelTable& kernels,
+                       std::vector<float>& memory) {
+  const float* row = input.x + token * input.stride;
+  if (input.norm == nullptr) return row;
+  memory.resize(static_cast<size_t>(columns));
+  kernels.rms_norm(row, input.norm, input.epsilon, 1, columns, memory.data());
+  return memory.data();
+}
+
+void fill_codes(const Panels& p, int64_t g, const LinearInput& input, int64_t first, int fine_ratio,
+                const KernelTable& kernels) {
   const int n = p.lanes_of(g);
-  std::vector<float> padded;
+  thread_local std::vector<float> padded, normalized;
   const uint8_t flip = p.batch ? kernels.code_flip : uint8_t{0};
   std::memset(p.lane(g, 0).has_fine, 0, static_cast<size_t>(p.blocks()));
   for (int lane = 0; lane < n; ++lane) {
-    const float* row = x + (g * p.lanes + lane) * stride;
+    const float* row = input_row(input, first + g * p.lanes + lane, p.columns, kernels, normalized);
     if (p.columns != p.padded_columns) {
       padded.assign(static_cast<size_t>(p.padded_columns), 0.0f);
       std::copy(row, row + p.columns, padded.begin());
@@ -116,10 +127,11 @@ void fill_codes(const Panels& p, int64_t g, const float* x, int64_t stride, int 
   }
 }
 
-void fill_floats(const Panels& p, int64_t g, const float* x, int64_t stride) {
+void fill_floats(const Panels& p, int64_t g, const LinearInput& input, int64_t first, const KernelTable& kernels) {
+  thread_local std::vector<float> normalized;
   const int n = p.lanes_of(g);
   for (int lane = 0; lane < n; ++lane) {
-    const float* row = x + (g * p.lanes + lane) * stride;
+    const float* row = input_row(input, first + g * p.lanes + lane, p.columns, kernels, normalized);
     if (p.path == Path::bfloat16) {
       auto* out = reinterpret_cast<BFloat16*>(p.group(g));
       for (int64_t c = 0; c < p.padded_columns; ++c) {
@@ -215,12 +227,14 @@ void run_tiles(const Job& job, int64_t tile, int tiles, const Panels& p, int64_t
     for (int64_t t = t0; t < t1; ++t) {
       float* out = job.task.y + (first_token + t) * job.task.y_stride + row;
       const float* from = y + i * y_stride + (t - t0) * kTileRows;
-      if (!job.task.bias && rows == kTileRows) {
+      const float* bias = job.task.bias ? job.task.bias + row : nullptr;
+      if (!bias && !job.task.add && rows == kTileRows) {
         std::memcpy(out, from, kTileRows * sizeof(float));  // of a size that the compiler knows
-      } else if (job.task.bias) {
-        for (int64_t r = 0; r < rows; ++r) out[r] = from[r] + job.task.bias[row + r];
-      } else {
-        std::memcpy(out, from, static_cast<size_t>(rows) * sizeof(float));
+        continue;
+      }
+      for (int64_t r = 0; r < rows; ++r) {
+        const float value = bias ? from[r] + bias[r] : from[r];
+        out[r] = job.task.add ? out[r] + value : value;
       }
     }
   }
@@ -255,7 +269,7 @@ void run_batch(std::vector<Job>& jobs, const Panels& p, int64_t first_token, con
 }
 
 /// Tasks whose activations take the same form.
-void run(std::vector<Job>& jobs, Path path, const float* x, int64_t x_stride, int64_t tokens, int fine_ratio,
+void run(std::vector<Job>& jobs, Path path, const LinearInput& input, int64_t tokens, int fine_ratio,
          const KernelTable& kernels, ThreadPool& pool) {
   thread_local Scratch scratch;
   const Layout& l = jobs.front().layout;
@@ -275,9 +289,9 @@ void run(std::vector<Job>& jobs, Path path, const float* x, int64_t x_stride, in
     pool.parallel_for(p.groups(), 2, [&](int64_t begin, int64_t end) {
       for (int64_t g = begin; g < end; ++g) {
         if (path == Path::codes) {
-          fill_codes(p, g, x + first * x_stride, x_stride, fine_ratio, kernels);
+          fill_codes(p, g, input, first, fine_ratio, kernels);
         } else {
-          fill_floats(p, g, x + first * x_stride, x_stride);
+          fill_floats(p, g, input, first, kernels);
         }
       }
     });
@@ -288,7 +302,7 @@ void run(std::vector<Job>& jobs, Path path, const float* x, int64_t x_stride, in
 }  // namespace
 }  // namespace kernels
 
-void linear(std::span<const LinearTask> tasks, const float* x, int64_t x_stride, int64_t tokens, Arithmetic arithmetic,
+void linear(std::span<const LinearTask> tasks, const LinearInput& input, int64_t tokens, Arithmetic arithmetic,
             ThreadPool& pool) {
   using namespace kernels;
   if (tokens <= 0) return;
@@ -312,14 +326,14 @@ void linear(std::span<const LinearTask> tasks, const float* x, int64_t x_stride,
       jobs.push_back({tasks[j], layout});
       done[j] = true;
     }
-    run(jobs, path, x, x_stride, tokens, fine_ratio(arithmetic), kernels, pool);
+    run(jobs, path, input, tokens, fine_ratio(arithmetic), kernels, pool);
   }
 }
 
 void linear(const LinearSpec& spec, const std::byte* packed, const float* x, int64_t x_stride, int64_t tokens, float* y,
             int64_t y_stride, const float* bias, Arithmetic arithmetic, ThreadPool& pool) {
   const LinearTask task{spec, packed, y, y_stride, bias};
-  linear(std::span(&task, 1), x, x_stride, tokens, arithmetic, pool);
+  linear(std::span(&task, 1), LinearInput{x, x_stride}, tokens, arithmetic, pool);
 }
 
 }  // namespace lighten

@@ -69,11 +69,21 @@ struct LinearTask {
   float* y = nullptr;
   int64_t y_stride = 0;
   const float* bias = nullptr;  ///< [rows] or null
+  bool add = false;             ///< y += the product in place of y = it: the residual stream takes it up at once
+};
+
+/// What linears read: x [tokens, columns], or, with `norm`, x / sqrt(mean(x^2) + epsilon) * norm of every row, which is never
+/// written to memory as a whole.
+struct LinearInput {
+  const float* x = nullptr;
+  int64_t stride = 0;           ///< of rows, in elements
+  const float* norm = nullptr;  ///< [columns] or null
+  float epsilon = 0;
 };
 
 /// linear() for weights that share x (q, k, v; gate, up): the activations are rounded once and one parallel loop does it all.
 /// All have the same columns.
-void linear(std::span<const LinearTask> tasks, const float* x, int64_t x_stride, int64_t tokens, Arithmetic arithmetic,
+void linear(std::span<const LinearTask> tasks, const LinearInput& input, int64_t tokens, Arithmetic arithmetic,
             ThreadPool& pool);
 
 /// y[t, r] = sum_c x[t, c] W[r, c] (+ bias[r]) for t < tokens. x [tokens, columns], y [tokens, rows] with row strides

@@ -304,8 +304,37 @@ TEST_P(Linear, TasksThatShareTheirInputGiveTheSameBitsAsOneByOne) {
       linear(specs[i], weights[i].packed.data(), a.x.data(), a.stride, tokens, alone[i].data(), specs[i].rows, nullptr,
              Arithmetic::adaptive, pool);
     }
-    linear(tasks, a.x.data(), a.stride, tokens, Arithmetic::adaptive, pool);
+    linear(tasks, {.x = a.x.data(), .stride = a.stride}, tokens, Arithmetic::adaptive, pool);
     EXPECT_EQ(together, alone);
+  }
+}
+
+TEST_P(Linear, NormsAndResidualsThatAreTakenAlongGiveTheSameBits) {
+  Random random(12);
+  ThreadPool pool(2);
+  for (const LinearSpec& spec : {LinearSpec{.bits = 4, .rows = 37, .columns = 192, .group_size = 64},
+                                 LinearSpec{.bits = 8, .rows = 32, .columns = 200, .group_size = 0},
+                                 LinearSpec{.bits = 16, .rows = 21, .columns = 192}}) {
+    Weight w = random_weight(spec, random);
+    for (const int64_t tokens : {1, 13}) {
+      const Activations a = random_activations(tokens, spec.columns, random);
+      std::vector<float> norm, bias, normalized(static_cast<size_t>(tokens * spec.columns));
+      for (int64_t i = 0; i < spec.columns; ++i) norm.push_back(static_cast<float>(random.uniform() + 0.5));
+      for (int64_t i = 0; i < spec.rows; ++i) bias.push_back(static_cast<float>(random.normal()));
+      for (int64_t t = 0; t < tokens; ++t)
+        rms_norm(a.row(t), norm.data(), 1e-5f, 1, spec.columns, normalized.data() + t * spec.columns);
+      std::vector<float> apart(static_cast<size_t>(tokens * spec.rows)), together;
+      for (float& v : apart) v = static_cast<float>(random.normal());
+      together = apart;
+      std::vector<float> product(apart.size());
+      linear(spec, w.packed.data(), normalized.data(), spec.columns, tokens, product.data(), spec.rows, bias.data(),
+             Arithmetic::adaptive, pool);
+      for (size_t i = 0; i < apart.size(); ++i) apart[i] += product[i];
+      const LinearTask task{spec, w.packed.data(), together.data(), spec.rows, bias.data(), true};
+      linear(std::span(&task, 1), {.x = a.x.data(), .stride = a.stride, .norm = norm.data(), .epsilon = 1e-5f}, tokens,
+             Arithmetic::adaptive, pool);
+      EXPECT_EQ(together, apart) << spec.bits << " bits, " << tokens << " tokens";
+    }
   }
 }
 

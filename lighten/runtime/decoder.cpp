@@ -165,15 +165,28 @@ void Decoder::embed(std::span<const int32_t> tokens) {
   });
 }
 
-void Decoder::multiply(const float* in, int64_t n, std::initializer_list<Product> products) {
+void Decoder::multiply(const LinearInput& input, int64_t n, std::initializer_list<Product> products) {
   std::array<LinearTask, 3> tasks;
   size_t count = 0;
   for (const Product& product : products) {
     const auto& [spec, data] = product.matrix.weight;
     const std::vector<float>& bias = product.matrix.bias;
-    tasks[count++] = {spec, data, product.out, spec.rows, bias.empty() ? nullptr : bias.data()};
+    tasks[count++] = {spec, data, product.out, spec.rows, bias.empty() ? nullptr : bias.data(), product.add};
   }
-  linear(std::span(tasks).first(count), in, tasks[0].spec.columns, n, arithmetic_, *pool_);
+  linear(std::span(tasks).first(count), input, n, arithmetic_, *pool_);
+}
+
+void Decoder::multiply_onto_residual(const float* in, int64_t n, const Matrix& matrix, const std::vector<float>& out_norm) {
+  const int64_t width = weights_.config.hidden_size;
+  const LinearInput input{in, matrix.weight.spec.columns};
+  if (out_norm.empty()) return multiply(input, n, {{matrix, scratch_.x.data(), true}});
+  multiply(input, n, {{matrix, scratch_.h.data()}});
+  normalize(out_norm, scratch_.h.data(), scratch_.h.data(), n);
+  add(scratch_.x.data(), scratch_.h.data(), n * width);
+}
+
+LinearInput Decoder::normalized(const std::vector<float>& weight) const {
+  return {scratch_.x.data(), weights_.config.hidden_size, weight.data(), static_cast<float>(weights_.config.norm_epsilon)};
 }
 
 void Decoder::normalize(const std::vector<float>& weight, const float* in, float* out, int64_t n) {
@@ -182,18 +195,11 @@ void Decoder::normalize(const std::vector<float>& weight, const float* in, float
   each_token(n, 2 * width, [&](int64_t t) { rms_norm(in + t * width, weight.data(), epsilon, 1, width, out + t * width); });
 }
 
-void Decoder::add_residual(const std::vector<float>& out_norm, int64_t n) {
-  const int64_t width = weights_.config.hidden_size;
-  if (!out_norm.empty()) normalize(out_norm, scratch_.h.data(), scratch_.h.data(), n);
-  add(scratch_.x.data(), scratch_.h.data(), n * width);
-}
-
 void Decoder::attention_part(const LayerWeights& layer, int64_t index, const Chunk& chunk) {
   const ModelConfig& c = weights_.config;
   const auto n = static_cast<int64_t>(chunk.tokens.size());
   Scratch& s = scratch_;
-  normalize(layer.attention_norm, s.x.data(), s.h.data(), n);
-  multiply(s.h.data(), n, {{layer.q, s.q.data()}, {layer.k, s.k.data()}, {layer.v, s.v.data()}});
+  multiply(normalized(layer.attention_norm), n, {{layer.q, s.q.data()}, {layer.k, s.k.data()}, {layer.v, s.v.data()}});
 
   const bool slides = c.slides(index);
   const RotaryTable& table = slides ? local_rope_ : rope_;
@@ -222,22 +228,19 @@ void Decoder::attention_part(const LayerWeights& layer, int64_t index, const Chu
         {s.q.data() + at, segment.cache->view(index), segment.first, segment.count, s.context.data() + at});
   }
   attention(shape, attention_tasks_, *pool_);
-  multiply(s.context.data(), n, {{layer.o, s.h.data()}});
-  add_residual(layer.attention_out_norm, n);
+  multiply_onto_residual(s.context.data(), n, layer.o, layer.attention_out_norm);
 }
 
 void Decoder::mlp_part(const LayerWeights& layer, int64_t n) {
   const ModelConfig& c = weights_.config;
   Scratch& s = scratch_;
-  normalize(layer.mlp_norm, s.x.data(), s.h.data(), n);
-  multiply(s.h.data(), n, {{layer.gate, s.gate.data()}, {layer.up, s.up.data()}});
+  multiply(normalized(layer.mlp_norm), n, {{layer.gate, s.gate.data()}, {layer.up, s.up.data()}});
   each_token(n, 4 * c.intermediate_size, [&](int64_t t) {
     const int64_t offset = t * c.intermediate_size;
     const auto act = c.activation == Activation::silu ? silu_mul : gelu_tanh_mul;
     act(s.gate.data() + offset, s.up.data() + offset, c.intermediate_size);
   });
-  multiply(s.gate.data(), n, {{layer.down, s.h.data()}});
-  add_residual(layer.mlp_out_norm, n);
+  multiply_onto_residual(s.gate.data(), n, layer.down, layer.mlp_out_norm);
 }
 
 void Decoder::head(const Chunk& chunk, float* logits) {
@@ -251,7 +254,7 @@ void Decoder::head(const Chunk& chunk, float* logits) {
   }
   const int64_t step = std::max<int64_t>(1, kHeadFloats / c.vocab_size);
   for (int64_t t = 0; t < logits_for; t += step)
-    multiply(scratch_.h.data() + t * c.hidden_size, std::min(step, logits_for - t),
+    multiply({scratch_.h.data() + t * c.hidden_size, c.hidden_size}, std::min(step, logits_for - t),
              {{weights_.head, logits + t * c.vocab_size}});
   if (c.logit_softcap == 0) return;
   const auto cap = static_cast<float>(c.logit_softcap);

@@ -71,13 +71,15 @@ class Decoder final : public RuntimeModel {
   struct Product {
     const Matrix& matrix;
     float* out;
+    bool add = false;  ///< to what is there
   };
   /// At most three products of the same input, in one go.
-  void multiply(const float* in, int64_t n, std::initializer_list<Product> products);
-  /// Tasks of the same rounding_block.
+  void multiply(const LinearInput& input, int64_t n, std::initializer_list<Product> products);
+  /// x += in matrix, after a norm of its own if there is one.
+  void multiply_onto_residual(const float* in, int64_t n, const Matrix& matrix, const std::vector<float>& out_norm);
+  /// The residual stream under a norm.
+  LinearInput normalized(const std::vector<float>& weight) const;
   void normalize(const std::vector<float>& weight, const float* in, float* out, int64_t n);
-  /// x += h, after h's own norm if there is one.
-  void add_residual(const std::vector<float>& out_norm, int64_t n);
   /// body(t) for every token, which touches `floats` values: in parallel where that is worth a parallel loop.
   template <typename Body>
   void each_token(int64_t n, int64_t floats, const Body& body);
