@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 packages=(build-essential cmake ninja-build ccache mold git pkg-config clang-format clang-tidy
   nlohmann-json3-dev libcli11-dev libfmt-dev libpcre2-dev libgtest-dev libbenchmark-dev
   libpng-dev libturbojpeg0-dev libfreetype-dev librsvg2-dev zlib1g-dev
+  libopenmpi-dev openmpi-bin
   python3 python3-venv python3-pip unzip)
 stamp=.setup-stamp
 wanted=$(cat "$0" requirements.txt | sha256sum | cut -d' ' -f1)

@@ -39,11 +39,16 @@ void create_index(const fs::path& folder, const IndexPlan& plan, const uint8_t* 
 struct SearchOptions {
   int64_t k = 10;
   int64_t probes = 16;  ///< lists that are searched (of an index with lists)
+  int64_t share = 0;    ///< search only this of `shares` parts of the index (ranks of a run over MPI); see merge_shares
+  int64_t shares = 1;
 };
 struct SearchResult {
   std::vector<int64_t> ids;      ///< [queries, k], best first, equal distances by smaller id; -1 where the index has fewer
   std::vector<float> distances;  ///< Hamming: differing bits; SDC: 1 - cosine of the codes; infinity where there is no id
+  std::vector<int32_t> costs;    ///< what hits are ordered by (kernels/scan.h)
 };
+/// The k best of every query over what all shares found.
+SearchResult merge_shares(std::span<const SearchResult> shares, int64_t k);
 
 /// An index as it was when it was opened.
 class Index {

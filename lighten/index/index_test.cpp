@@ -161,6 +161,14 @@ TEST(Index, ListsFindTheSameAsNoListsWhenAllAreProbed) {
     const SearchResult b = lists.search(queries.data(), 40, {.k = 11, .probes = 13}, pool());
     EXPECT_EQ(a.ids, b.ids);
     EXPECT_EQ(a.distances, b.distances);
+    // Shares put together find what one search finds.
+    for (const Index* index : {&flat, &lists}) {
+      std::vector<SearchResult> shares;
+      for (int64_t share = 0; share < 3; ++share)
+        shares.push_back(index->search(queries.data(), 40, {.k = 11, .probes = 13, .share = share, .shares = 3}, pool()));
+      EXPECT_EQ(merge_shares(shares, 11).ids, a.ids);
+      EXPECT_EQ(merge_shares(shares, 11).distances, a.distances);
+    }
     // A code itself lies in the nearest list, and one thread finds what two find.
     const SearchResult self = lists.search(rows.data(), 3, {.k = 1, .probes = 1}, pool());
     EXPECT_EQ(self.ids, (std::vector<int64_t>{0, 1, 2}));

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kQueriesAtOnce = 4096;
 constexpr int64_t kFewestBlocks = 64;  // of a piece of work
-constexpr int64_t kPiecesPerThread = 16;
+constexpr int64_t kPieces = 256;
 
 /// Codes that stand together: all of a segment, or one list of it.
 struct Run {
@@ -84,14 +84,16 @@ class Workers {
   std::vector<std::vector<TopK>> best_;
 };
 
-void scan_flat(const Batch& batch, const std::vector<Run>& wholes, Workers& workers, int64_t threads) {
+void scan_flat(const Batch& batch, const std::vector<Run>& wholes, Workers& workers, const SearchOptions& options) {
   int64_t blocks = 0;
   for (const Run& run : wholes) blocks += run.end;
-  const int64_t piece = std::max(kFewestBlocks, blocks / (threads * kPiecesPerThread) + 1);
+  const int64_t piece = std::max(kFewestBlocks, blocks / kPieces + 1);
   std::vector<Run> pieces;
+  int64_t number = 0;
   for (const Run& run : wholes)
     for (int64_t begin = 0; begin < run.end; begin += piece)
-      pieces.push_back({run.segment, run.removed, run.list, begin, std::min(run.end, begin + piece)});
+      if (number++ % options.shares == options.share)
+        pieces.push_back({run.segment, run.removed, run.list, begin, std::min(run.end, begin + piece)});
   const Panel panel(batch, {});
   workers.each(static_cast<int64_t>(pieces.size()), [&](int64_t i, std::vector<TopK>& best) {
     std::vector<TopK*> pointers;
@@ -103,14 +105,14 @@ void scan_flat(const Batch& batch, const std::vector<Run>& wholes, Workers& work
 
 /// List by list, with all queries that probe it.
 void scan_lists(const Batch& batch, const std::vector<std::vector<Run>>& lists, const std::vector<int32_t>& probed,
-                int64_t probes, Workers& workers) {
+                int64_t probes, Workers& workers, const SearchOptions& options) {
   std::vector<std::vector<int32_t>> queries(lists.size());
   for (int64_t q = 0; q < batch.count; ++q)
     for (int64_t p = 0; p < probes; ++p)
       queries[static_cast<size_t>(probed[static_cast<size_t>(q * probes + p)])].push_back(static_cast<int32_t>(q));
   workers.each(static_cast<int64_t>(lists.size()), [&](int64_t l, std::vector<TopK>& best) {
     const auto& own = queries[static_cast<size_t>(l)];
-    if (own.empty() || lists[static_cast<size_t>(l)].empty()) return;
+    if (own.empty() || lists[static_cast<size_t>(l)].empty() || l % options.shares != options.share) return;
     const Panel panel(batch, own);
     std::vector<TopK*> pointers;
     pointers.reserve(own.size());
@@ -129,10 +131,13 @@ float norm_of(const CodeFormat& format, const uint8_t* row) {
 
 SearchResult Index::search(const uint8_t* rows, int64_t count, const SearchOptions& options, ThreadPool& pool) const {
   if (options.k < 1) throw_error<OptionError>("k must be at least 1, not {}", options.k);
+  if (options.shares < 1 || options.share < 0 || options.share >= options.shares)
+    throw_error<OptionError>("there is no share {} of {}", options.share, options.shares);
   if (options.probes < 1) throw_error<OptionError>("probes must be at least 1, not {}", options.probes);
   SearchResult result;
   result.ids.assign(static_cast<size_t>(count * options.k), -1);
   result.distances.assign(result.ids.size(), std::numeric_limits<float>::infinity());
+  result.costs.assign(result.ids.size(), std::numeric_limits<int32_t>::max());
   const int64_t k = std::min(options.k, std::max<int64_t>(1, count_));
   const int64_t probes = std::min(options.probes, lists());
   std::vector<Run> wholes;
@@ -148,24 +153,48 @@ SearchResult Index::search(const uint8_t* rows, int64_t count, const SearchOptio
     const Batch batch(format_, rows + begin * format_.row_bytes(), std::min(kQueriesAtOnce, count - begin));
     Workers workers(batch.count, k, ascending_, pool);
     if (!centroids_) {
-      scan_flat(batch, wholes, workers, pool.size());
+      scan_flat(batch, wholes, workers, options);
     } else {
       std::vector<float> x(static_cast<size_t>(batch.count * format_.shape.dimensions));
       for (int64_t q = 0; q < batch.count; ++q)
         unit_vector_of_row(format_, batch.rows + q * format_.row_bytes(), x.data() + q * format_.shape.dimensions);
-      scan_lists(batch, by_list, centroids_->nearest(x.data(), batch.count, probes, pool), probes, workers);
+      scan_lists(batch, by_list, centroids_->nearest(x.data(), batch.count, probes, pool), probes, workers, options);
     }
     for (int64_t q = 0; q < batch.count; ++q) {
       const float norm = format_.kind == CodeKind::sdc ? norm_of(format_, batch.rows + q * format_.row_bytes()) : 0;
       size_t at = static_cast<size_t>((begin + q) * options.k);
       for (const Hit& hit : workers.merged(static_cast<size_t>(q), k)) {
         result.ids[at] = hit.id;
+        result.costs[at] = hit.cost;
         result.distances[at++] =
             format_.kind == CodeKind::hamming ? static_cast<float>(hit.cost) : 1 - score_of_cost(hit.cost) * norm;
       }
     }
   }
   return result;
+}
+
+SearchResult merge_shares(std::span<const SearchResult> shares, int64_t k) {
+  SearchResult merged = shares.front();
+  const size_t queries = merged.ids.size() / static_cast<size_t>(k);
+  struct Found {
+    Hit hit;
+    float distance;
+  };
+  for (size_t q = 0; q < queries; ++q) {
+    std::vector<Found> all;
+    for (const SearchResult& share : shares)
+      for (size_t at = q * static_cast<size_t>(k); at < (q + 1) * static_cast<size_t>(k) && share.ids[at] >= 0; ++at)
+        all.push_back({{share.costs[at], share.ids[at]}, share.distances[at]});
+    std::sort(all.begin(), all.end(), [](const Found& a, const Found& b) { return a.hit < b.hit; });
+    for (size_t i = 0; i < std::min(all.size(), static_cast<size_t>(k)); ++i) {
+      const size_t at = q * static_cast<size_t>(k) + i;
+      merged.ids[at] = all[i].hit.id;
+      merged.costs[at] = all[i].hit.cost;
+      merged.distances[at] = all[i].distance;
+    }
+  }
+  return merged;
 }
 
 }  // namespace lighten

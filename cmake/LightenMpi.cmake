@@ -1,0 +1,15 @@
+# MPI, where it is installed: for base/ranks.cpp alone. Programs that use no ranks do not load it (--as-needed).
+if(LIGHTEN_MPI)
+  find_package(MPI QUIET COMPONENTS CXX)
+endif()
+
+function(lighten_use_mpi target)
+  if(NOT LIGHTEN_MPI OR NOT MPI_CXX_FOUND)
+    return()
+  endif()
+  list(FILTER MPI_CXX_LIBRARIES INCLUDE REGEX "libmpi\\.|libmpich|libmsmpi")
+  set_property(SOURCE "${PROJECT_SOURCE_DIR}/lighten/base/ranks.cpp" APPEND PROPERTY COMPILE_DEFINITIONS LIGHTEN_MPI)
+  set_property(SOURCE "${PROJECT_SOURCE_DIR}/lighten/base/ranks.cpp" APPEND PROPERTY INCLUDE_DIRECTORIES ${MPI_CXX_INCLUDE_DIRS})
+  string(REPLACE ";" "," libraries "${MPI_CXX_LIBRARIES}")
+  target_link_libraries(${target} PUBLIC "-Wl,--push-state,--as-needed,${libraries},--pop-state")
+endfunction()
