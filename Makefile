@@ -34,7 +34,7 @@ demo: build
 
 # The models and texts that tests read; tests themselves never reach for the network.
 test-models: build
-	@for id in smollm2-135m gemma3-270m minilm-l6 prose; do $(BUILD)/lighten data get $$id --path > /dev/null || exit 1; done
+	@for id in smollm2-135m gemma3-270m minilm-l6 prose deb-text fashion; do $(BUILD)/lighten data get $$id --path > /dev/null || exit 1; done
 	@$(PYTHON) tests/interop/tokenizers_interop.py --fetch
 
 test: build test-models

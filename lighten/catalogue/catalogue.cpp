@@ -6,6 +6,12 @@
 #include "lighten/catalogue/systems_table.h"
 #include "lighten/compress/gptq.h"
 #include "lighten/compress/rtn.h"
+#include "lighten/systems/distillation/vqgraph/vqgraph.h"
+#include "lighten/systems/labels/dexml/dexml.h"
+#include "lighten/systems/labels/erase/erase.h"
+#include "lighten/systems/labels/llp_bp/llp_bp.h"
+#include "lighten/systems/labels/lp_icp/lp_icp.h"
+#include "lighten/systems/labels/nested_coteaching/nested_coteaching.h"
 #include "lighten/systems/quantization/awq/awq.h"
 
 namespace lighten {
@@ -17,6 +23,27 @@ std::vector<MethodEntry> methods() {
   table.push_back(rtn_method());
   table.push_back(gptq_method());
   table.push_back(awq_method());
+  return table;
+}
+
+/// Default options of a type, and their description.
+template <typename Options>
+MethodOptions fresh_options() {
+  auto options = std::make_shared<Options>();
+  OptionList described = describe(*options);
+  return {options, std::move(described)};
+}
+
+/// The options of the systems that do not work on weights; add a line here with the system's folder.
+const std::vector<std::pair<std::string, MethodOptions (*)()>>& system_options() {
+  static const std::vector<std::pair<std::string, MethodOptions (*)()>> table = {
+      {"dexml", fresh_options<DexmlOptions>},
+      {"erase", fresh_options<EraseOptions>},
+      {"llp-bp", fresh_options<LlpBpOptions>},
+      {"lp-icp", fresh_options<LpIcpOptions>},
+      {"nested-coteaching", fresh_options<NestedCoteachingOptions>},
+      {"vqgraph", fresh_options<VqGraphOptions>},
+  };
   return table;
 }
 
@@ -138,6 +165,8 @@ std::vector<MethodEntry> parse_method(const std::string& text) {
 std::optional<MethodOptions> method_options(const std::string& name) {
   for (MethodEntry& method : methods())
     if (method.name == name) return MethodOptions{method.options, method.described};
+  for (const auto& [id, options] : system_options())
+    if (id == name) return options();
   return std::nullopt;
 }
 

@@ -32,7 +32,7 @@ std::vector<std::string> families();
 /// (lighten/systems/FAMILY/ID/result.json) and in ../share/lighten of an installation. Nothing if there is none.
 std::optional<Json> committed_result(const SystemEntry& system);
 
-/// The options of the method of that name, with the object that they are bound to; nothing if `--method` knows no such name.
+/// The options of the method or system of that name, with the object that they are bound to; nothing if it has none.
 struct MethodOptions {
   std::shared_ptr<void> owner;
   OptionList described;

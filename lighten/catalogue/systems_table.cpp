@@ -1,5 +1,10 @@
 #include "lighten/catalogue/systems_table.h"
 
+#include "lighten/systems/distillation/vqgraph/recipe.h"
+#include "lighten/systems/labels/dexml/recipe.h"
+#include "lighten/systems/labels/erase/recipe.h"
+#include "lighten/systems/labels/llp_bp/recipe.h"
+#include "lighten/systems/labels/lp_icp/recipe.h"
 #include "lighten/systems/labels/nested_coteaching/recipe.h"
 #include "lighten/systems/quantization/awq/recipe.h"
 
@@ -82,7 +87,9 @@ const std::vector<SystemRow>& systems_table() {
     {"controllable-mtl", "Efficient Controllable Multi-Task Architectures", "Efficient Controllable Multi-Task Architectures", "distillation",
      "one slimmable multi-task network that follows task preferences and a compute budget after deployment"},
     {"vqgraph", "VQGraph", "VQGraph: Rethinking Graph Representation Space for Bridging GNNs and MLPs", "distillation",
-     "graph networks distilled into plain MLPs by a codebook of local structures"},
+     "graph networks distilled into plain MLPs by a codebook of local structures",
+     "lighten distill --method vqgraph --edges e.tsv --features f.npy --labels l.csv -o OUT",
+     vqgraph_recipe},
     {"hello-labels", "HeLlO", "Heavy Labels Out! Dataset Distillation with Label Space Lightening", "distillation",
      "gigabytes of soft labels of a distilled set replaced by a light label generator"},
     {"infer-ufc", "INFER", "Breaking Class Barriers: Efficient Dataset Distillation via Inter-Class Feature Compensator", "distillation",
@@ -101,9 +108,13 @@ const std::vector<SystemRow>& systems_table() {
     {"pu-mlc", "PU-MLC", "Positive Label Is All You Need for Multi-Label Classification", "labels",
      "multi-label classification from known positive labels only"},
     {"llp-bp", "LLP-BP", "Learning from Label Proportions: Bootstrapping Supervised Learners via Belief Propagation", "labels",
-     "instance classifiers when only the label proportions of bags are known"},
+     "instance classifiers when only the label proportions of bags are known",
+     "lighten train bags --method llp-bp --features f.npy --bags bags.csv --members members.csv -o OUT",
+     llp_bp_recipe},
     {"erase", "ERASE", "ERASE: Error-Resilient Representation Learning on Graphs for Label Noise Tolerance", "labels",
-     "node embeddings that resist wrong labels on graphs"},
+     "node embeddings that resist wrong labels on graphs",
+     "lighten train graph --method erase --edges e.tsv --features f.npy --labels l.csv -o OUT",
+     erase_recipe},
     {"fedlabel", "FedLabel", "Local or Global: Selective Knowledge Assimilation for Federated Learning with Limited Labels", "labels",
      "federated learning with few labels: each sample takes the better pseudo-labeller, local or global"},
     {"agmm-sass", "AGMM", "Modeling the Label Distributions for Weakly-Supervised Semantic Segmentation", "labels",
@@ -111,7 +122,9 @@ const std::vector<SystemRow>& systems_table() {
     {"laso", "LaSO", "LaSO: Label-Set Operations networks for multi-label few-shot learning", "labels",
      "few-shot multi-label features by union, intersection and difference of label sets"},
     {"lp-icp", "LP-ICP", "Well-calibrated Confidence Measures for Multi-label Text Classification with a Large Number of Labels", "labels",
-     "sets of label sets with guaranteed coverage for multi-label text classifiers"},
+     "sets of label sets with guaranteed coverage for multi-label text classifiers",
+     "lighten label certify predict --scores test.npy --calibration cal.json --eps 0.1 -o sets.jsonl",
+     lp_icp_recipe},
     {"uniap", "UniAP", "UniAP: Towards Universal Animal Perception in Vision via Few-shot Learning", "labels",
      "pose, masks and classes of new animal species from a few labelled images, one model"},
     {"llm4ng", "LLM4NG", "Leveraging Large Language Models for Node Generation in Few-Shot Learning on Text-Attributed Graphs", "labels",
@@ -123,7 +136,9 @@ const std::vector<SystemRow>& systems_table() {
     {"patchct", "PatchCT", "PatchCT: Aligning Patch Set and Label Set with Conditional Transport for Multi-Label Image Classification", "labels",
      "multi-label images by transport between patches and label names, with maps that explain"},
     {"dexml", "DEXML", "Dual-Encoders for Extreme Multi-Label Classification", "labels",
-     "one dual encoder for texts and up to a million labels; new labels need only their text"},
+     "one dual encoder for texts and up to a million labels; new labels need only their text",
+     "lighten train match --method dexml --texts x.txt --label-texts y.txt --pairs xy.csv -o OUT",
+     dexml_recipe},
     {"bebr", "BEBR", "Binary Embedding-based Retrieval at Tencent", "labels",
      "binary codes with a chosen number of bits for any embedding, and a fast index"},
     // multimodal

@@ -1,6 +1,7 @@
 // lighten embed: texts to unit vectors (.npy), by MiniLM or any BERT folder.
 #include <algorithm>
 
+#include "lighten/apps/lighten/texts.h"
 #include "lighten/apps/lighten/verbs.h"
 #include "lighten/base/error.h"
 #include "lighten/data/deb_sets.h"
@@ -33,7 +34,9 @@ std::vector<std::string> texts_of_file(const fs::path& file, const std::string& 
   return texts;
 }
 
-std::vector<std::string> texts_of(const std::string& name, const std::string& field) {
+}  // namespace
+
+std::vector<std::string> read_texts(const std::string& name, const std::string& field) {
   if (fs::exists(name)) return texts_of_file(name, field);
   if (name == "deb-text" || name == "deb-graph") return deb_text_set().texts;
   if (name == "deb-tag") return deb_tag_set().texts;
@@ -45,8 +48,6 @@ std::vector<std::string> texts_of(const std::string& name, const std::string& fi
       "deb-graph, deb-pairs:queries, deb-pairs:documents",
       name);
 }
-
-}  // namespace
 
 Verb embed_verb(CLI::App& root) {
   Verb verb = make_verb(root, "embed", "turns texts into unit vectors (.npy) with a sentence encoder",
@@ -69,7 +70,7 @@ Verb embed_verb(CLI::App& root) {
   verb.app->add_flag("!--no-cache", options->cache, "neither read nor keep vectors in the cache folder");
   verb.run = [options, common = verb.common] {
     check_writable(options->output);
-    const std::vector<std::string> texts = texts_of(options->texts, options->field);
+    const std::vector<std::string> texts = read_texts(options->texts, options->field);
     if (texts.empty()) throw_error<FormatError>("{}: holds no text", options->texts);
     const FeatureOptions how{.max_tokens = options->max_tokens, .cache = options->cache};
     const Features features = options->model == "minilm-l6"

@@ -58,6 +58,12 @@ Verb make_verb(CLI::App& root, const std::string& name, const std::string& summa
   return verb;
 }
 
+int run_action(const VerbActions& actions) {
+  for (const auto& [app, run] : actions)
+    if (app->parsed()) return run();
+  throw OptionError("a subcommand is missing (see --help)");
+}
+
 void bind_options(CLI::App& app, const OptionList& options, const std::string& group,
                   const std::vector<std::pair<std::string, std::string>>& short_names, const std::string& prefix) {
   for (const Option& described : options) {

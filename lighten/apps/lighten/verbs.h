@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lighten/base/file.h"
@@ -27,6 +28,11 @@ struct Verb {
   std::shared_ptr<Common> common;
   std::function<int()> run;
 };
+
+/// The subcommands of a verb (`lighten train graph`), and what each does.
+using VerbActions = std::vector<std::pair<CLI::App*, std::function<int()>>>;
+/// Runs the one that was named.
+int run_action(const VerbActions& actions);
 
 /// Adds the subcommand with the common flags; `examples` stand at the end of its --help.
 Verb make_verb(CLI::App& root, const std::string& name, const std::string& summary, const std::string& examples);
@@ -54,6 +60,9 @@ Verb systems_verb(CLI::App& root);
 Verb data_verb(CLI::App& root);
 Verb embed_verb(CLI::App& root);
 Verb index_verb(CLI::App& root);
+Verb label_verb(CLI::App& root);
+Verb train_verb(CLI::App& root);
+Verb distill_verb(CLI::App& root);
 Verb reproduce_verb(CLI::App& root);
 Verb demo_verb(CLI::App& root);
 

@@ -1,0 +1,119 @@
+// lighten distill --method vqgraph: the graph teaches, the perceptron answers without it.
+#include <iostream>
+
+#include "lighten/apps/lighten/distill.h"
+#include "lighten/base/error.h"
+#include "lighten/base/progress.h"
+#include "lighten/base/table.h"
+#include "lighten/data/graph_files.h"
+#include "lighten/formats/csv.h"
+#include "lighten/formats/json_fields.h"
+#include "lighten/formats/npy.h"
+#include "lighten/systems/distillation/vqgraph/vqgraph.h"
+
+namespace lighten {
+namespace {
+
+struct VqGraphVerb {
+  std::string edges, features, labels, apply;
+  VqGraphOptions method;
+};
+
+torch::Tensor read_features(const std::string& file) {
+  if (file.empty()) throw OptionError("--method vqgraph needs --features");
+  const NpyFile npy(file);
+  return torch::tensor(npy.to_float()).view({npy.rows(), npy.columns()});
+}
+
+void write_predictions(const fs::path& file, const torch::Tensor& logits, const std::vector<std::string>& classes) {
+  const torch::Tensor probabilities = torch::softmax(logits, 1);
+  const std::vector<int32_t> best = argmax_of(logits);
+  std::string table = "id,label,probability\n";
+  for (size_t i = 0; i < best.size(); ++i)
+    table += fmt::format("{},{},{:.6f}\n", i, csv_field(classes[static_cast<size_t>(best[i])]),
+                         probabilities[static_cast<int64_t>(i)][best[i]].item<double>());
+  write_file(file, table);
+}
+
+int apply_student(const Common& common, const DistillOptions& shared, const VqGraphVerb& options) {
+  AtomicFolder output(shared.output, shared.force);
+  FeatureNet net = load_feature_net(options.apply);
+  const fs::path config = fs::path(options.apply) / "config.json";
+  const Json json = formats::parse_json(read_file(config), config.string());
+  const auto classes = json.value("classes", std::vector<std::string>());
+  if (std::ssize(classes) != net->config.outputs)
+    throw_error<FormatError>("{}: names {} classes for {} outputs", config.string(), classes.size(), net->config.outputs);
+  const torch::Tensor x = read_features(options.features);
+  if (x.size(1) != net->config.inputs)
+    throw_error<FormatError>("{}: {} columns, but the model reads {}", options.features, x.size(1), net->config.inputs);
+  write_predictions(output.path() / "predictions.csv", predict(net, x), classes);
+  output.commit();
+  if (common.for_people()) fmt::print("{}: predictions.csv, {} rows\n", shared.output, x.size(0));
+  write_json(common, {{"rows", x.size(0)}, {"classes", classes}});
+  return 0;
+}
+
+int distill_graph(const Common& common, const DistillOptions& shared, VqGraphVerb& options) {
+  if (!options.apply.empty()) return apply_student(common, shared, options);
+  if (options.edges.empty() || options.labels.empty()) throw OptionError("--method vqgraph needs --edges and --labels");
+  options.method.seed = common.seed;
+  validate(describe(options.method));
+  AtomicFolder output(shared.output, shared.force);
+  GraphTask task;
+  task.x = read_features(options.features);
+  const EdgeList edges = read_edges(options.edges, task.x.size(0));
+  info(fmt::format("{} nodes, {} edges ({} self loops and {} repeated ones left out), {} nodes without a neighbour",
+                   task.x.size(0), edges.neighbours.size() / 2, edges.self_loops, edges.repeats, edges.isolated));
+  const NodeLabels labels = read_node_labels(options.labels, task.x.size(0));
+  task.adjacency = make_sparse(task.x.size(0), edges.row_begin, edges.neighbours);
+  task.labels = labels.labels;
+  task.classes = std::ssize(labels.class_names);
+  std::vector<int64_t> test;
+  for (size_t i = 0; i < labels.labels.size(); ++i) {
+    if (labels.labels[i] < 0) continue;
+    (labels.splits[i] == Split::train        ? task.train
+     : labels.splits[i] == Split::validation ? task.validation
+                                             : test)
+        .push_back(static_cast<int64_t>(i));
+  }
+  VqGraphResult result = vqgraph(task, options.method);
+  const torch::Tensor student = predict(result.student.net, task.x);
+  Json figures = {{"nodes", task.x.size(0)}, {"used_codes", result.teacher.used_codes}};
+  Table table({"nodes", "count", "teacher (graph)", "student (features alone)"});
+  for (const auto& [name, nodes] : {std::pair<std::string, const std::vector<int64_t>*>{"train", &task.train},
+                                    {"validation", &task.validation},
+                                    {"test", &test}}) {
+    if (nodes->empty()) continue;
+    const double teacher = accuracy_on(*nodes, argmax_of(result.teacher.logits), task.labels),
+                 own = accuracy_on(*nodes, argmax_of(student), task.labels);
+    figures["teacher_" + name] = teacher;
+    figures["student_" + name] = own;
+    table.row(
+        {name, fmt::format("{}", nodes->size()), fmt::format("{:.1f} %", 100 * teacher), fmt::format("{:.1f} %", 100 * own)});
+  }
+  save_feature_net(result.student.net, output.path(),
+                   {{"classes", labels.class_names}, {"figures", figures}, {"options", to_json(describe(options.method))}});
+  write_predictions(output.path() / "predictions.csv", student, labels.class_names);
+  output.commit();
+  if (common.for_people()) fmt::print("{}\n{}: model.safetensors, predictions.csv\n", table.text(), shared.output);
+  write_json(common, figures);
+  return 0;
+}
+
+}  // namespace
+
+void add_vqgraph(CLI::App& app, const std::shared_ptr<Common>& common, const std::shared_ptr<DistillOptions>& shared,
+                 DistillMethods& methods) {
+  auto options = std::make_shared<VqGraphVerb>();
+  const std::string group = "vqgraph";
+  app.add_option("--edges", options->edges, "TSV: two node numbers a line (undirected)")->type_name("FILE")->group(group);
+  app.add_option("--features", options->features, ".npy [nodes, width]")->type_name("FILE")->group(group);
+  app.add_option("--labels", options->labels, "table id,label[,split]")->type_name("FILE")->group(group);
+  app.add_option("--apply", options->apply, "a folder that was distilled before: classify --features with it")
+      ->type_name("DIR")
+      ->group(group);
+  bind_options(app, describe(options->method), group);
+  methods.emplace_back("vqgraph", [options, shared, common] { return distill_graph(*common, *shared, *options); });
+}
+
+}  // namespace lighten

@@ -1,0 +1,75 @@
+// DEXML: one encoder for texts and for label texts, so that new labels need nothing but their text.
+#pragma once
+#include <torch/torch.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "lighten/base/options.h"
+#include "lighten/eval/ranking.h"
+#include "lighten/nn/bert.h"
+#include "lighten/systems/labels/dexml/losses.h"
+
+namespace lighten {
+
+struct DexmlOptions {
+  std::string loss = "decoupled";  ///< "decoupled", "soft-topk", "infonce", "one-vs-rest"
+  double temperature = 0.05;
+  int64_t pool = 4096;   ///< labels that each step compares with: the batch's positives and random others; 0: all
+  int64_t hidden = 768;  ///< of the tower on frozen features
+  int64_t chunk = 256;   ///< texts encoded with a graph at once (gradient caching)
+  double learning_rate = 1e-3, weight_decay = 0.01;
+  int64_t epochs = 20, batch = 256, patience = 4;
+  uint64_t seed = 0;
+};
+OptionList describe(DexmlOptions& options);
+
+/// A tower on unit feature vectors: y = normalise(x + W2 gelu(W1 x + b1) + b2), W2 = 0 at first: it starts as the encoder it
+/// stands on. Queries and labels share it.
+struct MatchTowerImpl : torch::nn::Module {
+  MatchTowerImpl(int64_t width, int64_t hidden, uint64_t seed);
+  torch::Tensor forward(const torch::Tensor& x);
+  torch::Tensor w1, b1, w2, b2;
+};
+TORCH_MODULE(MatchTower);
+
+/// Texts that carry labels with texts, both by number.
+struct MatchTask {
+  int64_t queries = 0, labels = 0;
+  IdLists positives;                       ///< [queries]: ascending label numbers
+  std::vector<int64_t> train, validation;  ///< queries; validation (precision at 5) decides which epoch is kept
+};
+/// Throws OptionError: a label or query outside, no training query with a label.
+void check_task(const MatchTask& task);
+
+/// What encodes: rows of unit length, with a graph if gradients are enabled. The same module stands behind both.
+struct DualEncoder {
+  std::function<torch::Tensor(const std::vector<int64_t>&)> queries, labels;
+  torch::nn::Module* module = nullptr;
+};
+/// A tower on frozen features [queries, d] and [labels, d].
+DualEncoder tower_encoder(MatchTower& tower, const torch::Tensor& query_features, const torch::Tensor& label_features);
+/// Token ids by MiniLM or another BERT, of which trainable_layers() chose what learns.
+DualEncoder text_dual_encoder(TextEncoder& encoder, const std::vector<std::vector<int32_t>>& queries,
+                              const std::vector<std::vector<int32_t>>& labels);
+
+/// Trains so that s_il = x_i . y_l / temperature ranks a query's labels first.
+///
+/// Gradient caching: all queries and labels of a step are encoded without a graph, `chunk` at a time; the loss gives dL/dx and
+/// dL/dy; then each chunk is encoded again with a graph (the same random state) and those gradients are sent through it. The
+/// gradient is the same as that of one large batch, the memory that of one chunk.
+/// Source: Gupta et al., "Dual-Encoders for Extreme Multi-Label Classification", ICLR 2024; gradient caching: Gao et al. 2021.
+void train_dexml(const MatchTask& task, DualEncoder& encoder, const DexmlOptions& options, const std::string& title);
+
+/// The gradient step by itself: loss of the queries against `pool` with gradients left in the module's parameters.
+double cached_gradients(const MatchTask& task, DualEncoder& encoder, const std::vector<int64_t>& queries,
+                        const std::vector<int64_t>& pool, const DexmlOptions& options, uint64_t seed);
+
+/// Encodes all in chunks without a graph.
+torch::Tensor encode_all(const std::function<torch::Tensor(const std::vector<int64_t>&)>& encode,
+                         const std::vector<int64_t>& rows, int64_t chunk = 1024);
+/// The k best labels of each query, best first, exactly; the smaller number on ties.
+IdLists best_labels(const torch::Tensor& queries, const torch::Tensor& labels, int64_t k);
+
+}  // namespace lighten

@@ -1,0 +1,195 @@
+#include "lighten/systems/labels/dexml/dexml.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "lighten/base/error.h"
+
+namespace lighten {
+namespace {
+
+const Positives kPositives = {{0, 3}, {5}, {}, {1, 2, 4}};
+
+/// Each loss straight from its formula, in double.
+double by_hand(const std::string& name, const torch::Tensor& s) {
+  double total = 0;
+  for (size_t i = 0; i < kPositives.size(); ++i) {
+    const auto score = [&](int64_t l) { return s[static_cast<int64_t>(i)][l].item<double>(); };
+    double row = 0;
+    for (const int64_t l : kPositives[i]) {
+      double sum = 0;
+      for (int64_t n = 0; n < s.size(1); ++n) {
+        const bool positive = std::find(kPositives[i].begin(), kPositives[i].end(), n) != kPositives[i].end();
+        if (name == "infonce" || !positive || n == l) sum += std::exp(score(n));
+      }
+      row += (std::log(sum) - score(l)) / static_cast<double>(kPositives[i].size());
+    }
+    total += row / 3;  // three rows have positives
+  }
+  return total;
+}
+
+TEST(Dexml, LossesEqualTheirFormulas) {
+  torch::manual_seed(1);
+  const torch::Tensor s = 3 * torch::randn({4, 7}, torch::kDouble);
+  EXPECT_NEAR(infonce_loss(s, kPositives).item<double>(), by_hand("infonce", s), 1e-6);
+  EXPECT_NEAR(decoupled_softmax_loss(s, kPositives).item<double>(), by_hand("decoupled", s), 1e-6);
+  double expected = 0;
+  for (int64_t i = 0; i < 4; ++i)
+    for (int64_t l = 0; l < 7; ++l) {
+      const auto& list = kPositives[static_cast<size_t>(i)];
+      const double sign = std::find(list.begin(), list.end(), l) != list.end() ? 1 : -1;
+      expected += std::log1p(std::exp(-sign * s[i][l].item<double>())) / 4;
+    }
+  EXPECT_NEAR(one_vs_rest_loss(s, kPositives).item<double>(), expected, 1e-9);
+  // With one positive a row the decoupled loss is InfoNCE.
+  const Positives single = {{2}, {0}, {6}, {1}};
+  EXPECT_NEAR(decoupled_softmax_loss(s, single).item<double>(), infonce_loss(s, single).item<double>(), 1e-9);
+}
+
+TEST(Dexml, AStrongPositiveDoesNotPushAnotherInTheDecoupledLoss) {
+  torch::Tensor s = torch::zeros({1, 4}, torch::kDouble);
+  s[0][0] = 8;
+  s.requires_grad_(true);
+  decoupled_softmax_loss(s, {{0, 1}}).backward();
+  EXPECT_LT(s.grad()[0][0].item<double>(), 0);  // a positive is only ever pulled up
+  const torch::Tensor t = s.detach().clone().requires_grad_(true);
+  infonce_loss(t, {{0, 1}}).backward();
+  EXPECT_GT(t.grad()[0][0].item<double>(), 0);  // InfoNCE pushes the strong one down
+}
+
+TEST(Dexml, SoftTopKSumsToKAndItsImplicitGradientMatchesFiniteDifferences) {
+  torch::manual_seed(2);
+  torch::Tensor s = 2 * torch::randn({3, 12}, torch::kDouble);
+  s.requires_grad_(true);
+  const torch::Tensor p = soft_top_k(s, 4, 2), turn = torch::randn({3, 12}, torch::kDouble);
+  EXPECT_TRUE(torch::allclose(p.sum(1), torch::full({3}, 4.0, torch::kDouble), 1e-6, 1e-6));
+  (p * turn).sum().backward();
+  const torch::NoGradGuard no_grad;
+  for (int64_t i = 0; i < 3; ++i)
+    for (int64_t l = 0; l < 12; ++l) {
+      const double before = s[i][l].item<double>(), step = 1e-4;
+      s[i][l] = before + step;
+      const double up = (soft_top_k(s, 4, 2) * turn).sum().item<double>();
+      s[i][l] = before - step;
+      const double down = (soft_top_k(s, 4, 2) * turn).sum().item<double>();
+      s[i][l] = before;
+      EXPECT_NEAR(s.grad()[i][l].item<double>(), (up - down) / (2 * step), 2e-4);
+    }
+  EXPECT_THROW(soft_top_k(s, 12, 2), OptionError);
+}
+
+/// Eight groups: a query's features point to its group, labels too.
+MatchTask groups(torch::Tensor& queries, torch::Tensor& labels) {
+  torch::manual_seed(3);
+  const torch::Tensor center = torch::randn({8, 16}), mixed = torch::randn({16, 16});
+  MatchTask task{.queries = 160, .labels = 24, .positives = {}, .train = {}, .validation = {}};
+  queries = torch::mm(center.repeat({20, 1}) + 0.3 * torch::randn({160, 16}), mixed);  // another basis than the labels'
+  labels = center.repeat({3, 1}) + 0.3 * torch::randn({24, 16});
+  queries = queries / queries.norm(2, 1, true);
+  labels = labels / labels.norm(2, 1, true);
+  for (int32_t i = 0; i < 160; ++i) {
+    task.positives.push_back({i % 8, i % 8 + 8, i % 8 + 16});
+    (i < 120 ? task.train : task.validation).push_back(i);
+  }
+  return task;
+}
+
+TEST(Dexml, CachedGradientsEqualThoseOfOneBatch) {
+  torch::Tensor queries, labels;
+  const MatchTask task = groups(queries, labels);
+  std::vector<int64_t> batch(50), pool(24);
+  std::iota(batch.begin(), batch.end(), int64_t{0});
+  std::iota(pool.begin(), pool.end(), int64_t{0});
+  for (const std::string loss : {"decoupled", "soft-topk", "infonce", "one-vs-rest"}) {
+    MatchTower tower(16, 32, 1);
+    {
+      const torch::NoGradGuard no_grad;
+      tower->w2.normal_(0, 0.1);
+    }
+    DualEncoder encoder = tower_encoder(tower, queries, labels);
+    DexmlOptions options{.loss = loss, .chunk = 7};
+    const double value = cached_gradients(task, encoder, batch, pool, options, 5);
+    std::vector<torch::Tensor> cached;
+    for (auto& parameter : tower->parameters()) {
+      cached.push_back(parameter.grad().clone());
+      parameter.mutable_grad() = torch::Tensor();
+    }
+    Positives positives;
+    for (const int64_t i : batch)
+      positives.emplace_back(task.positives[static_cast<size_t>(i)].begin(), task.positives[static_cast<size_t>(i)].end());
+    const torch::Tensor scores =
+        torch::mm(tower->forward(queries.slice(0, 0, 50)), tower->forward(labels).t()) / options.temperature;
+    const torch::Tensor direct = match_loss(loss, scores, positives);
+    direct.backward();
+    EXPECT_NEAR(value, direct.item<double>(), 1e-4 * std::abs(value));
+    for (size_t i = 0; i < cached.size(); ++i) {
+      const torch::Tensor expected = tower->parameters()[i].grad();
+      EXPECT_LT((cached[i] - expected).norm().item<double>(), 2e-4 * expected.norm().item<double>() + 1e-7) << loss << " " << i;
+    }
+  }
+}
+
+TEST(Dexml, CachedGradientsRepeatDropout) {
+  BertConfig config{.vocab_size = 30, .hidden_size = 12, .layers = 1, .heads = 2, .intermediate_size = 16, .positions = 16};
+  config.dropout = 0.3;
+  TextEncoder encoder;
+  encoder.bert = random_bert(config, 1);
+  trainable_layers(encoder.bert, 1);
+  encoder.bert->train();
+  std::vector<std::vector<int32_t>> texts;
+  for (int32_t i = 0; i < 12; ++i) texts.push_back({2, i + 5, (3 * i) % 20 + 4, 3});
+  DualEncoder dual = text_dual_encoder(encoder, texts, texts);
+  MatchTask task{.queries = 12, .labels = 12, .positives = {}, .train = {}, .validation = {}};
+  for (int32_t i = 0; i < 12; ++i) task.positives.push_back({i});
+  std::vector<int64_t> all(12);
+  std::iota(all.begin(), all.end(), int64_t{0});
+  const auto gradient = [&] {
+    for (auto& parameter : encoder.bert->parameters()) parameter.mutable_grad() = torch::Tensor();
+    const double loss = cached_gradients(task, dual, all, all, {.chunk = 5}, 9);
+    return std::pair(loss, encoder.bert->layers[0]->up->weight.grad().clone());
+  };
+  const auto [first, first_gradient] = gradient();
+  const auto [second, second_gradient] = gradient();
+  EXPECT_EQ(first, second);
+  EXPECT_TRUE(torch::equal(first_gradient, second_gradient));
+  // Along the gradient the loss (with the same dropout) falls as it says: the second pass saw what the first saw.
+  const torch::NoGradGuard no_grad;
+  const double step = 1e-3, slope = first_gradient.square().sum().item<double>();
+  encoder.bert->layers[0]->up->weight.add_(first_gradient, -step / std::sqrt(slope));
+  torch::AutoGradMode with_grad(true);
+  EXPECT_NEAR(gradient().first, first - step * std::sqrt(slope), 0.05 * step * std::sqrt(slope));
+}
+
+TEST(Dexml, LearnsToMatch) {
+  torch::Tensor queries, labels;
+  const MatchTask task = groups(queries, labels);
+  MatchTower tower(16, 64, 1);
+  DualEncoder encoder = tower_encoder(tower, queries, labels);
+  IdLists truth;
+  for (const int64_t i : task.validation) truth.push_back(task.positives[static_cast<size_t>(i)]);
+  const auto precision = [&] {
+    std::vector<int64_t> all(24);
+    std::iota(all.begin(), all.end(), int64_t{0});
+    return precision_at(best_labels(encode_all(encoder.queries, task.validation), encode_all(encoder.labels, all), 3), truth,
+                        3);
+  };
+  EXPECT_LT(precision(), 0.5);
+  train_dexml(task, encoder, {.pool = 0, .learning_rate = 5e-3, .epochs = 30, .batch = 32, .patience = 0}, "test");
+  EXPECT_GT(precision(), 0.9);
+}
+
+TEST(Dexml, RefusesTasksThatCannotBe) {
+  MatchTask task{.queries = 2, .labels = 3, .positives = {{0}, {3}}, .train = {0}, .validation = {}};
+  EXPECT_THROW(check_task(task), OptionError);
+  task.positives = {{}, {1}};
+  EXPECT_THROW(check_task(task), OptionError);
+  task.positives = {{1}, {1}};
+  EXPECT_NO_THROW(check_task(task));
+}
+
+}  // namespace
+}  // namespace lighten

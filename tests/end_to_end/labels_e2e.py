@@ -1,0 +1,132 @@
+"""Systems on labels and graphs as a user calls them, on small data made here: results, files, and errors that name the line."""
+import json
+
+import numpy as np
+from support import LIGHTEN, check, check_error, finish, lighten, need, scratch
+
+need(LIGHTEN, "build lighten first")
+folder = scratch()
+rng = np.random.default_rng(5)
+
+
+def write(name, text):
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def save(name, array):
+    np.save(folder / name, array)
+    return folder / name
+
+
+# ---------------------------------------------------------------- label certify
+
+scores = rng.random((900, 6)).astype(np.float32)
+truth = rng.random((900, 6)) < scores
+calibration, test = save("cal.npy", scores[:500]), save("test.npy", scores[500:])
+rows, columns = np.nonzero(truth[:500])
+labels = write("cal.csv", "id,label\n" + "".join(f"{r},{c}\n" for r, c in zip(rows, columns)))
+done = lighten("label", "certify", "calibrate", "--scores", calibration, "--labels", labels, "-o", folder / "cal.json")
+check(done.returncode == 0, "certify calibrate", done)
+done = lighten("label", "certify", "predict", "--scores", test, "--calibration", folder / "cal.json", "--eps", 0.1, "-o", folder / "sets.jsonl",
+               "--labels", save("truth.npy", truth[500:].astype(np.uint8)), "--max-sets", 64, "--json", folder / "certify.json")  # fmt: skip
+check(done.returncode == 0, "certify predict", done)
+lines = [json.loads(line) for line in (folder / "sets.jsonl").read_text().splitlines()]
+held = np.mean([sorted(np.flatnonzero(t)) in [s["labels"] for s in line["sets"]] for t, line in zip(truth[500:], lines)])
+coverage = json.loads((folder / "certify.json").read_text())["coverage"]
+check(len(lines) == 400 and abs(held - coverage) < 1e-9, f"the sets hold the truth as often as is said ({held:.3f})")
+check(0.85 <= coverage <= 0.95, f"coverage {coverage:.3f} is near 0.9")
+bad = scores[:500].copy()
+bad[7, 2] = np.nan
+check_error(lighten("label", "certify", "calibrate", "--scores", save("nan.npy", bad), "--labels", labels, "-o", folder / "x.json"), 1, ["nan.npy", "7"], "a NaN score")
+bad[7, 2] = 3
+check_error(lighten("label", "certify", "calibrate", "--scores", save("big.npy", bad), "--labels", labels, "-o", folder / "x.json"), 2,
+            ["row 7, column 2", "--logits"], "a score above 1")  # fmt: skip
+check_error(lighten("label", "certify", "calibrate", "--scores", calibration, "--labels", write("bad.csv", "id,label\n0,1\n0,9\n"), "-o", folder / "x.json"), 1,
+            ["bad.csv", "line 3", "label 9"], "an unknown label")  # fmt: skip
+lighten("label", "certify", "calibrate", "--scores", save("few.npy", scores[:10]), "--labels", write("few.csv", "id,label\n0,1\n"), "-o", folder / "few.json")
+check_error(lighten("label", "certify", "predict", "--scores", test, "--calibration", folder / "few.json", "--eps", 0.05, "-o", folder / "x.jsonl"), 2,
+            ["10 calibration samples", "19"], "calibration smaller than 1 / eps")  # fmt: skip
+
+# ---------------------------------------------------------------- train graph, distill
+
+nodes = 240
+group = np.arange(nodes) % 3
+edges = [(i, j) for i in range(nodes) for j in range(i + 1, nodes) if rng.random() < (0.1 if group[i] == group[j] else 0.01)]
+features = rng.normal(size=(nodes, 8)).astype(np.float32)
+features[np.arange(nodes), group] += 1.5
+names = np.array(["red", "green", "blue, or so"])
+split = np.array(["train", "train", "train", "validation", "test"])[np.arange(nodes) % 5]
+noisy = np.where((split == "train") & (rng.random(nodes) < 0.2), (group + 1) % 3, group)
+edge_file = write("e.tsv", "".join(f"{i}\t{j}\n" for i, j in edges))
+feature_file = save("f.npy", features)
+label_file = write("l.csv", "id,label,split\n" + "".join(f'{i},"{names[g]}",{s}\n' for i, (g, s) in enumerate(zip(noisy, split))))
+graph = ["--edges", edge_file, "--features", feature_file, "--labels", label_file]
+small = ["--hidden", 16, "--heads", 2, "--embedding", 8, "--epochs", 30, "--learning-rate", 0.01]
+done = lighten("train", "graph", "--method", "erase", *graph, *small, "-o", folder / "erase", "--json", folder / "erase.json")
+check(done.returncode == 0, "train graph --method erase", done)
+accuracy = json.loads((folder / "erase.json").read_text())["accuracy_test"]
+check(accuracy > 0.8, f"erase is right on {accuracy:.2f} of the test nodes")
+suspects = [line.split(",")[0] for line in (folder / "erase/suspects.csv").read_text().splitlines()[1:]]
+wrong = set(np.flatnonzero(noisy != group))
+found = [int(s) for s in suspects]
+check(len(found) > 5 and np.mean([s in wrong for s in found]) > 0.6, f"{len(found)} suspects, most of them really wrong")
+check(np.load(folder / "erase/embeddings.npy").shape == (nodes, 8), "embeddings.npy")
+again = lighten("train", "graph", "--method", "erase", *graph, *small, "-o", folder / "erase2", "--json", folder / "again.json")
+check((folder / "erase/predictions.csv").read_bytes() == (folder / "erase2/predictions.csv").read_bytes(), "the same seed gives the same bytes", again)
+check_error(lighten("train", "graph", *graph, *small, "-o", folder / "erase"), 1, ["erase"], "an existing folder")
+check_error(lighten("train", "graph", "--edges", write("far.tsv", "0\t1\n5\t999\n"), "--features", feature_file, "--labels", label_file, "-o", folder / "x"), 1,
+            ["far.tsv", "line 2", "999"], "an edge to a missing node")  # fmt: skip
+check_error(lighten("train", "graph", "--edges", edge_file, "--features", feature_file, "--labels", write("one.csv", "id,label\n0,a\n1,a\n"), "-o", folder / "x"), 1,
+            ["one.csv", "two classes"], "one class only")  # fmt: skip
+check_error(lighten("train", "graph", "--edges", edge_file, "--features", feature_file, "--labels", write("twice.csv", "id,label\n0,a\n0,b\n"), "-o", folder / "x"), 1,
+            ["twice.csv", "line 3"], "a node twice")  # fmt: skip
+done = lighten("distill", "--method", "vqgraph", *graph, "--codes", 16, "--width", 16, "--hidden", 16, "--teacher-epochs", 30, "--epochs", 20, "-o", folder / "mlp",
+               "--json", folder / "vq.json")  # fmt: skip
+check(done.returncode == 0, "distill --method vqgraph", done)
+done = lighten("distill", "--method", "vqgraph", "--apply", folder / "mlp", "--features", feature_file, "-o", folder / "answers")
+check(done.returncode == 0, "the perceptron answers without the graph", done)
+check((folder / "answers/predictions.csv").read_bytes() == (folder / "mlp/predictions.csv").read_bytes(), "and says the same")
+check_error(lighten("distill", "--method", "vqgraf", "-o", folder / "x"), 2, ["vqgraf", "vqgraph"], "an unknown method")
+
+# ---------------------------------------------------------------- train bags
+
+count = 400
+positive = rng.random(count) < 0.3
+points = rng.normal(size=(count, 6)).astype(np.float32)
+points[:, 0] += 3 * positive
+points[:, 1] += 3 * ~positive
+bag = np.arange(count) // 10
+bags = write("bags.csv", "bag,count\n" + "".join(f"b{b},{positive[bag == b].sum()}\n" for b in range(40)))
+members = write("members.csv", "id,bag\n" + "".join(f"{i},b{b}\n" for i, b in enumerate(bag)))
+point_file = save("points.npy", points)
+done = lighten("train", "bags", "--features", point_file, "--bags", bags, "--members", members, "--epochs", 40, "--batch", 100, "-o", folder / "bags")
+check(done.returncode == 0, "train bags --method llp-bp", done)
+predicted = np.array([line.split(",")[2] == "1" for line in (folder / "bags/predictions.csv").read_text().splitlines()[1:]])
+check(np.mean(predicted == positive) > 0.85, f"right on {np.mean(predicted == positive):.2f} of the instances (0.7 by always saying no)")
+many = write("many.csv", bags.read_text().replace("\nb3,", "\nb3,9"))
+check_error(lighten("train", "bags", "--features", point_file, "--bags", many, "--members", members, "-o", folder / "x"), 1, ["many.csv", "line 5", "b3"],
+            "a count above its bag")  # fmt: skip
+check_error(lighten("train", "bags", "--features", point_file, "--bags", write("more.csv", bags.read_text() + "empty,0\n"), "--members", members, "-o", folder / "x"), 1,
+            ["more.csv", "'empty' has no member"], "an empty bag")  # fmt: skip
+
+# ---------------------------------------------------------------- train match (needs MiniLM)
+
+known = json.loads(lighten("data", "list", "--json", "-").stdout)
+if next(row["present"] for row in known if row["id"] == "minilm-l6"):
+    topics = ["cats and kittens", "compilers and linkers", "bread and cakes", "stars and planets"]
+    verbs = ["a book about", "how to love", "the history of", "pictures of", "a club for", "songs about", "a shop for", "news about"]
+    texts = write("x.txt", "".join(f"{v} {t}\n" for v in verbs for t in topics))
+    label_texts = write("y.txt", "pets\nprogramming\nbaking\nastronomy\n")
+    pairs = write("xy.csv", "text,label\n" + "".join(f"{i},{i % 4}\n" for i in range(len(verbs) * 4)))
+    new = write("new.txt", "a telescope for the moon\nmy old dog and a kitten\n")
+    match = ["--texts", texts, "--label-texts", label_texts, "--pairs", pairs, "--epochs", 5, "--batch", 8, "--pool", 0]
+    done = lighten("train", "match", "--method", "dexml", *match, "--predict", new, "--top", 2, "-o", folder / "match")
+    check(done.returncode == 0, "train match --method dexml", done)
+    answers = [line.split(",") for line in (folder / "match/predictions.csv").read_text().splitlines()[1:]]
+    check([row[2] for row in answers if row[1] == "1"] == ["3", "0"], "the moon is astronomy, the dog a pet")
+    check(np.load(folder / "match/labels.npy").shape == (4, 384), "labels.npy")
+    bad_pairs = write("bad.csv", pairs.read_text() + "0,4\n")
+    check_error(lighten("train", "match", "--texts", texts, "--label-texts", label_texts, "--pairs", bad_pairs, "-o", folder / "x"), 1,
+                ["bad.csv", "label 4 of 4"], "a label that does not exist")  # fmt: skip
+finish()
