@@ -23,6 +23,7 @@ std::string sizes(const std::vector<Split>& splits) {
 
 std::string lengths(const std::vector<std::string>& texts) {
   std::vector<size_t> bytes;
+  bytes.reserve(texts.size());
   for (const std::string& text : texts) bytes.push_back(text.size());
   std::sort(bytes.begin(), bytes.end());
   if (bytes.empty()) return "none";

@@ -255,6 +255,7 @@ void build_debian(const fs::path& work, const fs::path& output) {
   for (const auto& entry : fs::directory_iterator(lists))
     if (entry.path().filename().string().ends_with("Translation-en")) files.push_back(entry.path());
   std::sort(files.begin(), files.end());
+  translations.reserve(files.size());
   for (const fs::path& file : files) translations.push_back(read_file(file));
   const std::vector<DebianRecord> records = parse_debian(available, translations);
   if (records.size() < 1000)

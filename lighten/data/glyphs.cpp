@@ -262,6 +262,7 @@ std::vector<std::string> joined_keys(const std::vector<DrawnFace>& faces) {
       parent[std::max(a, b)] = std::min(a, b);
     }
   std::vector<std::string> keys;
+  keys.reserve(faces.size());
   for (const DrawnFace& face : faces) keys.push_back(root(font_key(face.family)));
   return keys;
 }

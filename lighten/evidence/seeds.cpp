@@ -52,7 +52,7 @@ std::string SeedDifference::text(double scale, int decimals) const {
 
 SeedDifference claim_higher(Bench& bench, const std::string& text, const std::string& better, const std::string& worse,
                             const std::string& metric) {
-  const SeedDifference difference = seed_difference(bench.values(better, metric), bench.values(worse, metric));
+  SeedDifference difference = seed_difference(bench.values(better, metric), bench.values(worse, metric));
   bench.claim_paired(
       fmt::format("{}: {} points, 95 % interval over {} seed(s)", text, difference.text(100), difference.each.size()),
       difference.each);
