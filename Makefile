@@ -14,7 +14,7 @@ PREFIX ?= /usr/local
 PYTHON := .venv/bin/python
 CMAKE_FLAGS := $(if $(WERROR),-DLIGHTEN_WERROR=ON,) $(CMAKE_ARGS)
 
-.PHONY: all setup configure build demo test test-models unit interop interop-full end-to-end lint format bench docs sanitize install clean distclean help
+.PHONY: all setup configure build demo test test-models unit interop interop-full end-to-end lint format bench docs sanitize neon install clean distclean help
 all: build
 
 help:
@@ -75,11 +75,20 @@ sanitize: setup
 	@cmake --preset asan > /dev/null && cmake --build --preset asan && ctest --preset asan
 	@cmake --preset tsan > /dev/null && cmake --build --preset tsan && ctest --preset tsan
 
+# The torch-free part for AArch64: built by a cross compiler, its tests run by qemu: with every feature, then the kernels and the
+# runtime on a processor without i8mm and on one without dotprod. Half an hour.
+neon: setup
+	@tools/setup_neon.sh
+	@cmake --preset neon $(CMAKE_FLAGS) > build-neon.log 2>&1 || { cat build-neon.log; exit 1; }; rm -f build-neon.log
+	@cmake --build --preset neon
+	@QEMU_CPU=max ctest --preset neon
+	@for cpu in neoverse-n1 cortex-a53; do QEMU_CPU=$$cpu ctest --preset neon -R '^(kernels|runtime)$$' || exit 1; done
+
 install: build
 	@cmake --install $(BUILD) --prefix $(PREFIX)
 
 clean:
-	@rm -rf $(BUILD) build-debug build-asan build-tsan out
+	@rm -rf $(BUILD) build-debug build-asan build-tsan build-neon out
 
 distclean: clean
 	@rm -rf .venv .setup-stamp reproduce

@@ -1,7 +1,7 @@
 # lighten_folder(PATH [TORCH] USES targets...): one static library per folder of lighten/, its unit tests in one program.
 #
-# A file named *_avx2.cpp, *_avx512.cpp, *_avx512vpopcntdq.cpp or *_neon.cpp is compiled for that instruction set only, on the processors that have
-# it; everything else is compiled for the baseline, so that one binary runs everywhere and dispatches at run time.
+# A file named *_avx2.cpp, *_avx512.cpp, *_avx512vpopcntdq.cpp or *_neon.cpp, *_neondotprod.cpp or *_neoni8mm.cpp is compiled for that
+# instruction set only, on the processors that have it; everything else is compiled for the baseline, so that one binary runs everywhere and dispatches at run time.
 function(lighten_folder path)
   cmake_parse_arguments(arg "TORCH" "" "USES" ${ARGN})
   string(REPLACE "/" "_" name "${path}")
@@ -15,7 +15,7 @@ function(lighten_folder path)
     list(FILTER sources EXCLUDE REGEX "_avx(2|512|512vpopcntdq)\\.cpp$")
   endif()
   if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
-    list(FILTER sources EXCLUDE REGEX "_neon\\.cpp$")
+    list(FILTER sources EXCLUDE REGEX "_neon(dotprod|i8mm)?\\.cpp$")
   endif()
   foreach(file IN LISTS sources)
     if(file MATCHES "_avx2\\.cpp$")
@@ -26,6 +26,10 @@ function(lighten_folder path)
       if(file MATCHES "_avx512vpopcntdq\\.cpp$")
         set_property(SOURCE ${file} APPEND PROPERTY COMPILE_OPTIONS "-mavx512vpopcntdq")
       endif()
+    elseif(file MATCHES "_neondotprod\\.cpp$")
+      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "-march=armv8.2-a+dotprod")
+    elseif(file MATCHES "_neoni8mm\\.cpp$")
+      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "-march=armv8.2-a+dotprod+i8mm")
     endif()
   endforeach()
   if(NOT sources)

@@ -15,7 +15,7 @@ if(LIGHTEN_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   add_compile_options(-fpch-preprocess)
 endif()
 find_program(LIGHTEN_MOLD mold)
-if(LIGHTEN_MOLD)
+if(LIGHTEN_MOLD AND NOT CMAKE_CROSSCOMPILING)
   add_link_options(-fuse-ld=mold)
 endif()
 

@@ -4,6 +4,9 @@
 #include <atomic>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 #include "lighten/base/error.h"
@@ -30,6 +33,9 @@ bool can_run(Isa isa) {
     case Isa::avx512:
       return can_run(Isa::avx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+#elif defined(__aarch64__)
+    case Isa::neon:  // every AArch64 processor has it
+      return true;
 #endif
     default:
       return false;
@@ -80,6 +86,22 @@ bool cpu_has_avx512_bf16() {
 #if defined(__x86_64__)
   static const bool has = can_run(Isa::avx512) && __builtin_cpu_supports("avx512bf16");
   return has;
+#else
+  return false;
+#endif
+}
+
+bool cpu_has_dotprod() {
+#if defined(__aarch64__) && defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+  return false;
+#endif
+}
+
+bool cpu_has_i8mm() {
+#if defined(__aarch64__) && defined(__linux__)
+  return cpu_has_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
 #else
   return false;
 #endif

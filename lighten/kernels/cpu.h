@@ -15,5 +15,9 @@ std::vector<Isa> available_isas();
 void set_isa(Isa isa);
 std::string isa_name(Isa isa);
 bool cpu_has_avx512_bf16();
+/// AArch64: products of four bytes at once (SDOT).
+bool cpu_has_dotprod();
+/// AArch64: dotprod and matrix products of bytes (SMMLA).
+bool cpu_has_i8mm();
 
 }  // namespace lighten

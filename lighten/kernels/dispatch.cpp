@@ -16,6 +16,9 @@ const KernelTable& table() {
     default:
       break;
   }
+#elif defined(__aarch64__)
+  static const KernelTable neon = cpu_has_i8mm() ? neon_i8mm_table() : cpu_has_dotprod() ? neon_dotprod_table() : neon_table();
+  if (current_isa() == Isa::neon) return neon;
 #endif
   return scalar;
 }

@@ -134,6 +134,10 @@ KernelTable scalar_table();
 #if defined(__x86_64__)
 KernelTable avx2_table();
 KernelTable avx512_table(bool bfloat16);
+#elif defined(__aarch64__)
+KernelTable neon_table();
+KernelTable neon_dotprod_table();
+KernelTable neon_i8mm_table();
 #endif
 
 /// The table of current_isa().

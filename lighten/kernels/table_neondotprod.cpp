@@ -1,0 +1,7 @@
+#include "lighten/kernels/table_neon.h"
+
+namespace lighten::kernels {
+
+KernelTable neon_dotprod_table() { return table_of_lanes(); }
+
+}  // namespace lighten::kernels
