@@ -304,24 +304,25 @@ void multiply_packed(const Layout& l, const uint8_t* tile, const CodePanel& pane
     for (int64_t b = 0; b < blocks_per_group; ++b, ++block, units += block_units * 64 * bits, ahead += share) {
       for (int64_t at = 0; at < share; at += 64) __builtin_prefetch(ahead + at);
       // n dots: codes(i) and code_sum(i) are those of dot i; finish(i, product) receives them in turn.
-      const auto products = [&](auto n, const auto& codes, const auto& code_sum, const auto& finish) LIGHTEN_INLINE {
-        Product dot[n];
-        const uint8_t* unit = units;
-        for (int u = 0; u < block_units; ++u, unit += 64 * bits) {
-          for_each_chunk<bits>(unit, [&](auto chunk, Bytes v) LIGHTEN_INLINE {
-            const typename Product::Weights w = Product::weights(levels ? lookup(table, v) : v);
-            repeat<n>([&](auto i) LIGHTEN_INLINE {
-              dot[i].add(w, four_codes(codes(i) + (u * kUnitChunks + chunk) * lanes * kChunkInputs));
-            });
-          });
-          repeat<n>([&](auto i) LIGHTEN_INLINE { dot[i].end_unit(); });
-        }
-        repeat<n>([&](auto i) LIGHTEN_INLINE {
-          Ints result = dot[i].result();
-          if constexpr (!Product::kCentered) result = result - times_small(center, code_sum(i));
-          finish(i, to_floats(result));
-        });
-      };
+      const auto products = [&](auto n, const auto& codes, [[maybe_unused]] const auto& code_sum, const auto& finish)
+                                LIGHTEN_INLINE {
+                                  Product dot[n];
+                                  const uint8_t* unit = units;
+                                  for (int u = 0; u < block_units; ++u, unit += 64 * bits) {
+                                    for_each_chunk<bits>(unit, [&](auto chunk, Bytes v) LIGHTEN_INLINE {
+                                      const typename Product::Weights w = Product::weights(levels ? lookup(table, v) : v);
+                                      repeat<n>([&](auto i) LIGHTEN_INLINE {
+                                        dot[i].add(w, four_codes(codes(i) + (u * kUnitChunks + chunk) * lanes * kChunkInputs));
+                                      });
+                                    });
+                                    repeat<n>([&](auto i) LIGHTEN_INLINE { dot[i].end_unit(); });
+                                  }
+                                  repeat<n>([&](auto i) LIGHTEN_INLINE {
+                                    Ints result = dot[i].result();
+                                    if constexpr (!Product::kCentered) result = result - times_small(center, code_sum(i));
+                                    finish(i, to_floats(result));
+                                  });
+                                };
       const auto codes_of = [&](const int8_t* q, auto t)
                                 LIGHTEN_INLINE { return q + block * l.block * lanes + t * kChunkInputs; };
       const auto add_first = [&](auto t, Floats product) LIGHTEN_INLINE {

@@ -69,7 +69,9 @@ std::vector<std::string> isa_names() {
   return names;
 }
 Isa isa_of(const std::string& name) {
-  return *std::find_if(std::begin(kIsas), std::end(kIsas), [&](Isa isa) { return isa_name(isa) == name; });
+  for (const Isa isa : kIsas)
+    if (isa_name(isa) == name) return isa;
+  throw_error<OptionError>("--isa {}: there are no kernels of that name", name);
 }
 
 }  // namespace
