@@ -5,6 +5,7 @@
 #include "lighten/apps/lighten/verbs.h"
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
+#include "lighten/base/ranks.h"
 #include "lighten/base/table.h"
 #include "lighten/formats/npy.h"
 #include "lighten/index/index.h"
@@ -191,7 +192,27 @@ Json spread(std::vector<double> values) {
   return {{"min", values.front()}, {"median", median}, {"max", values.back()}};
 }
 
+/// What all ranks found, on the first one.
+SearchResult gather(Ranks& ranks, const SearchResult& own, int64_t k) {
+  const auto column = [&](auto member) {
+    using Values = std::decay_t<decltype(own.*member)>;
+    std::vector<Values> all;
+    for (const std::vector<std::byte>& bytes : ranks.gather(std::as_bytes(std::span(own.*member)))) {
+      const auto* values = reinterpret_cast<const typename Values::value_type*>(bytes.data());
+      all.emplace_back(values, values + bytes.size() / sizeof(typename Values::value_type));
+    }
+    return all;
+  };
+  const auto ids = column(&SearchResult::ids);
+  const auto distances = column(&SearchResult::distances);
+  const auto costs = column(&SearchResult::costs);
+  std::vector<SearchResult> shares;
+  for (size_t rank = 0; rank < ids.size(); ++rank) shares.push_back({ids[rank], distances[rank], costs[rank]});
+  return shares.empty() ? own : merge_shares(shares, k);
+}
+
 int search(const IndexArguments& arguments, const Common& common) {
+  Ranks& ranks = Ranks::world();  // under mpirun every process searches its share of the index
   check_writable(arguments.output);
   if (!arguments.distances.empty()) check_writable(arguments.distances);
   ThreadPool pool(common.threads);
@@ -206,28 +227,31 @@ int search(const IndexArguments& arguments, const Common& common) {
   if (!floats && queries.columns() != index.format().row_bytes())
     throw_error<FormatError>("{}: codes have {} bytes, but the index holds codes of {} ({})", arguments.queries,
                              queries.columns(), index.format().row_bytes(), to_text(index.format()));
-  const SearchOptions options{.k = arguments.k, .probes = arguments.probes};
+  const SearchOptions options{.k = arguments.k, .probes = arguments.probes, .share = ranks.rank(), .shares = ranks.size()};
   SearchResult all;
   std::vector<double> rates;
   for (int64_t round = 0; round < arguments.repeat; ++round) {
     SearchResult found;
+    ranks.barrier();
     const auto begin = std::chrono::steady_clock::now();
     for (int64_t first = 0; first < count; first += batch) {
       check_interrupt();
       const int64_t n = std::min(batch, count - first);
       const std::vector<uint8_t> encoded = floats ? encode(queries, *index.encoder(), first, n, pool) : std::vector<uint8_t>{};
       const uint8_t* rows = floats ? encoded.data() : queries.values<uint8_t>().data() + first * index.format().row_bytes();
-      const SearchResult part = index.search(rows, n, options, pool);
+      const SearchResult own = index.search(rows, n, options, pool);
+      const SearchResult part = ranks.size() > 1 ? gather(ranks, own, arguments.k) : own;
       found.ids.insert(found.ids.end(), part.ids.begin(), part.ids.end());
       found.distances.insert(found.distances.end(), part.distances.begin(), part.distances.end());
     }
     rates.push_back(static_cast<double>(count) / std::max(1e-9, seconds_since(begin)));
     all = std::move(found);
   }
+  if (!ranks.first()) return 0;
   write_npy(arguments.output, {count, arguments.k}, all.ids);
   if (!arguments.distances.empty()) write_npy(arguments.distances, {count, arguments.k}, all.distances);
-  Json json{
-      {"queries", count}, {"k", arguments.k}, {"batch", batch}, {"threads", pool.size()}, {"queries_per_s", spread(rates)}};
+  Json json{{"queries", count},       {"k", arguments.k},      {"batch", batch},
+            {"threads", pool.size()}, {"ranks", ranks.size()}, {"queries_per_s", spread(rates)}};
   if (index.lists() > 0) json["probes"] = std::min(arguments.probes, index.lists());
   if (common.for_people())
     fmt::print("{} queries, k = {}: {:.0f} queries/s (median of {})\n", count, arguments.k,

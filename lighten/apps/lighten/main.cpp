@@ -6,6 +6,7 @@
 #include "lighten/apps/lighten/verbs.h"
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
+#include "lighten/base/ranks.h"
 #include "lighten/base/threads.h"
 #include "lighten/catalogue/systems.h"
 
@@ -25,6 +26,7 @@ A MODEL is a folder (Hugging Face or light), a .gguf file, or an id of `lighten 
 int fail(const std::string& sentence, int exit_code) {
   std::cout.flush();
   fmt::print(stderr, "lighten: {}\n", sentence);
+  finish_ranks(exit_code);  // under mpirun the other processes end too
   return exit_code;
 }
 
@@ -87,6 +89,7 @@ int main(int argc, char** argv) {
   try {
     const int code = run(argc, argv);
     finish_output();
+    finish_ranks(code);
     return code;
   } catch (const Error& error) {
     return fail(error.what(), error.exit_code());
