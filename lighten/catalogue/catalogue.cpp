@@ -6,6 +6,7 @@
 #include "lighten/catalogue/systems_table.h"
 #include "lighten/compress/gptq.h"
 #include "lighten/compress/rtn.h"
+#include "lighten/systems/distillation/meal_v2/meal_v2.h"
 #include "lighten/systems/distillation/vqgraph/vqgraph.h"
 #include "lighten/systems/labels/dexml/dexml.h"
 #include "lighten/systems/labels/erase/erase.h"
@@ -37,11 +38,9 @@ MethodOptions fresh_options() {
 /// The options of the systems that do not work on weights; add a line here with the system's folder.
 const std::vector<std::pair<std::string, MethodOptions (*)()>>& system_options() {
   static const std::vector<std::pair<std::string, MethodOptions (*)()>> table = {
-      {"dexml", fresh_options<DexmlOptions>},
-      {"erase", fresh_options<EraseOptions>},
-      {"llp-bp", fresh_options<LlpBpOptions>},
-      {"lp-icp", fresh_options<LpIcpOptions>},
-      {"nested-coteaching", fresh_options<NestedCoteachingOptions>},
+      {"dexml", fresh_options<DexmlOptions>},     {"erase", fresh_options<EraseOptions>},
+      {"llp-bp", fresh_options<LlpBpOptions>},    {"lp-icp", fresh_options<LpIcpOptions>},
+      {"meal-v2", fresh_options<MealV2Options>},  {"nested-coteaching", fresh_options<NestedCoteachingOptions>},
       {"vqgraph", fresh_options<VqGraphOptions>},
   };
   return table;

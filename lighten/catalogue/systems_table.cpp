@@ -1,5 +1,6 @@
 #include "lighten/catalogue/systems_table.h"
 
+#include "lighten/systems/distillation/meal_v2/recipe.h"
 #include "lighten/systems/distillation/vqgraph/recipe.h"
 #include "lighten/systems/labels/dexml/recipe.h"
 #include "lighten/systems/labels/erase/recipe.h"
@@ -73,7 +74,9 @@ const std::vector<SystemRow>& systems_table() {
      "turns a generative model into a sequence or token classifier with calibrated scores"},
     // distillation
     {"meal-v2", "MEAL V2", "MEAL V2: Boosting Vanilla ResNet-50 to 80%+ Top-1 Accuracy on ImageNet without Tricks", "distillation",
-     "higher accuracy for a small classifier from an ensemble of teachers and a discriminator, architecture unchanged"},
+     "higher accuracy for a small classifier from an ensemble of teachers and a discriminator, architecture unchanged",
+     "lighten distill --method meal-v2 --student S --teachers A,B --data DIR -o OUT",
+     meal_v2_recipe},
     {"knowledge-concentration", "Knowledge Concentration", "Knowledge Concentration: Learning 100K Object Classifiers in a Single CNN", "distillation",
      "many specialist classifiers concentrated in one student with a huge vocabulary"},
     {"rad", "Robust Active Distillation", "Robust Active Distillation", "distillation",

@@ -26,4 +26,11 @@ ImageSet draw_glyphs(const std::vector<fs::path>& fonts, int64_t side, int64_t j
 /// The key of a font family before copies are merged: its first word, lower case, without digits.
 std::string font_key(const std::string& family);
 
+/// The family of an icon theme: the first word of its name, lower case; themes that share drawings are one family.
+std::string icon_family(const std::string& theme);
+
+/// A split for few keys: in the order of a hash of seed and key, the first `test` keys are test data, the next `validation`
+/// ones validation data. Throws OptionError if nothing would be left to train on.
+std::vector<Split> deal_keys(const std::vector<std::string>& keys, int64_t validation, int64_t test, uint64_t seed);
+
 }  // namespace lighten

@@ -45,6 +45,22 @@ void collect(const fs::path& folder, std::optional<Split> split, const fs::path&
     }
 }
 
+/// Fills size and pixels of a set.
+void decode(const std::vector<fs::path>& paths, const FolderOptions& options, ImageSet& set) {
+  set.channels = options.channels == 0 ? 3 : options.channels;
+  Progress progress("reading pictures", static_cast<int64_t>(paths.size()), "files");
+  int64_t side = options.side;
+  for (const fs::path& path : paths) {
+    const Image image = read_image(path, set.channels, options.background);
+    if (side == 0) side = std::max(image.height, image.width);
+    const Image square = squared(image, side, options.background);
+    set.pixels.insert(set.pixels.end(), square.pixels.begin(), square.pixels.end());
+    progress.advance();
+  }
+  progress.finish();
+  set.height = set.width = side;
+}
+
 }  // namespace
 
 ImageSet read_image_folder(const fs::path& folder, const FolderOptions& options) {
@@ -71,23 +87,50 @@ ImageSet read_image_folder(const fs::path& folder, const FolderOptions& options)
   }
   if (classes.size() < 2)
     throw_error<FormatError>("{}: only the class '{}'; a classifier needs two or more", folder.string(), set.class_names[0]);
-  set.channels = options.channels == 0 ? 3 : options.channels;
-  Progress progress("reading pictures", static_cast<int64_t>(found.size()), "files");
-  int64_t side = options.side;
+  std::vector<fs::path> paths;
   for (const Found& file : found) {
-    const Image image = read_image(file.path, set.channels, options.background);
-    if (side == 0) side = std::max(image.height, image.width);
-    const Image square = squared(image, side, options.background);
-    set.pixels.insert(set.pixels.end(), square.pixels.begin(), square.pixels.end());
+    paths.push_back(file.path);
     set.labels.push_back(classes.at(file.class_name));
     set.ids.push_back(fs::relative(file.path, folder).generic_string());
     set.splits.push_back(file.split);
-    progress.advance();
   }
-  progress.finish();
-  set.height = set.width = side;
+  decode(paths, options, set);
   set.keys = set.ids;
   check_set(set, folder.string());
+  return set;
+}
+
+bool has_pictures(const fs::path& folder) { return fs::is_directory(folder) && !sorted_entries(folder, false).empty(); }
+
+ImageSet read_labelled_pictures(const fs::path& folder, const fs::path& csv, const FolderOptions& options) {
+  const CsvTable table = read_csv(csv);
+  const size_t id = table.column("id"), label = table.column("label");
+  std::map<std::string, int32_t> classes;
+  std::unordered_map<std::string, int64_t> seen;
+  std::vector<fs::path> paths;
+  for (int64_t row = 0; row < table.size(); ++row) {
+    const std::string& name = table.text(row, id);
+    if (table.text(row, label).empty()) throw_error<FormatError>("{}: '{}' has no label", table.where(row), name);
+    if (const auto [first, added] = seen.emplace(name, table.lines[row]); !added)
+      throw_error<FormatError>("{}: a second label for '{}' (the first is in line {})", table.where(row), name, first->second);
+    paths.push_back(folder / name);
+    if (!fs::is_regular_file(paths.back()) || !is_within(paths.back(), folder))
+      throw_error<FormatError>("{}: there is no picture '{}' in {}", table.where(row), name, folder.string());
+    classes.emplace(table.text(row, label), 0);
+  }
+  ImageSet set;
+  for (auto& [name, number] : classes) {
+    number = static_cast<int32_t>(set.class_names.size());
+    set.class_names.push_back(name);
+  }
+  for (int64_t row = 0; row < table.size(); ++row) {
+    set.ids.push_back(table.text(row, id));
+    set.labels.push_back(classes.at(table.text(row, label)));
+    set.splits.push_back(split_of(set.ids.back(), options.fractions, options.split_seed));
+  }
+  decode(paths, options, set);
+  set.keys = set.ids;
+  check_set(set, csv.string());
   return set;
 }
 

@@ -84,7 +84,7 @@ ImageSet fashion_set(const DataOptions& options) {
 ImageSet glyph_latin_set(const DataOptions& options) { return limited(stored_set("glyph-latin", options), options); }
 
 const std::vector<std::string>& image_set_ids() {
-  static const std::vector<std::string> ids = {"fashion", "glyph-latin"};
+  static const std::vector<std::string> ids = {"fashion", "glyph-latin", "icons"};
   return ids;
 }
 
@@ -95,6 +95,7 @@ bool is_image_set(const std::string& id) {
 ImageSet image_set(const std::string& id, const DataOptions& options) {
   if (id == "fashion") return fashion_set(options);
   if (id == "glyph-latin") return glyph_latin_set(options);
+  if (id == "icons") return icons_set(options);
   throw OptionError(unknown_name_message("set of pictures", id, image_set_ids()));
 }
 

@@ -34,6 +34,11 @@ struct FolderOptions {
 /// class folders set the sides; otherwise a picture's side is by hash of its path. ids are paths below the folder. Throws
 /// FormatError that names the file for a picture that does not decode, FileError for a folder without pictures.
 ImageSet read_image_folder(const fs::path& folder, const FolderOptions& options = {});
+/// Whether pictures stand in the folder itself.
+bool has_pictures(const fs::path& folder);
+/// The pictures that a CSV with columns `id` (path below the folder) and `label` names; its labels are the classes. Throws
+/// FormatError, naming the line, for a file that is missing or does not decode, a repeated id or an empty label.
+ImageSet read_labelled_pictures(const fs::path& folder, const fs::path& csv, const FolderOptions& options = {});
 /// Writes a set as such a folder (PNG), for other programs and as an example.
 void write_image_folder(const ImageSet& set, const fs::path& folder);
 

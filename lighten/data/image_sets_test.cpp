@@ -116,6 +116,27 @@ TEST_F(ImageFolder, LabelsAreReadByIdAndBadRowsAreNamed) {
   EXPECT_NE(with("s0,a\ns1,a\n").find("no label for 's2'"), std::string::npos);
 }
 
+TEST_F(ImageFolder, PicturesWithoutClassFoldersAreNamedByTheCsv) {
+  for (int i = 0; i < 4; ++i)
+    write_png(folder_ / fmt::format("{}.png", i), {1, 2, 2, std::vector<uint8_t>(4, static_cast<uint8_t>(i))});
+  EXPECT_TRUE(has_pictures(folder_));
+  const fs::path csv = folder_ / "labels.csv";
+  write_file(csv, "id,label\n2.png,cat\n0.png,dog\n3.png,cat\n");
+  const ImageSet set = read_labelled_pictures(folder_, csv, {.channels = 1});
+  EXPECT_EQ(set.class_names, (std::vector<std::string>{"cat", "dog"}));
+  EXPECT_EQ(set.labels, (std::vector<int32_t>{0, 1, 0}));
+  EXPECT_EQ(set.pixels[4], 0);
+  EXPECT_EQ(set.pixels[0], 2);
+  const auto with = [&](const std::string& rows) {
+    write_file(csv, "id,label\n" + rows);
+    return message([&] { read_labelled_pictures(folder_, csv); });
+  };
+  EXPECT_NE(with("0.png,a\n9.png,b\n").find("line 3: there is no picture '9.png'"), std::string::npos);
+  EXPECT_NE(with("../x.png,a\n").find("line 2: there is no picture"), std::string::npos);
+  EXPECT_NE(with("0.png,a\n0.png,b\n").find("line 3: a second label"), std::string::npos);
+  EXPECT_NE(with("0.png,\n").find("line 2: '0.png' has no label"), std::string::npos);
+}
+
 TEST_F(ImageFolder, SubsetsAndClassesKeepWhatBelongsTogether) {
   const ImageSet set = made(10), part = subset(set, {7, 2});
   EXPECT_EQ(part.ids, (std::vector<std::string>{"s7", "s2"}));
@@ -147,6 +168,37 @@ TEST(FontKey, IsTheFirstWordOfTheFamily) {
   EXPECT_EQ(font_key("3270-Condensed"), "condensed");
   EXPECT_EQ(font_key("Gillius ADF No2"), "gillius");
   EXPECT_EQ(font_key("B612"), "b");
+}
+
+TEST(DealKeys, GivesWholeKeysInTheOrderOfTheirHashes) {
+  std::vector<std::string> keys;
+  for (int i = 0; i < 60; ++i) keys.push_back(fmt::format("theme{}", i % 6));
+  const std::vector<Split> splits = deal_keys(keys, 1, 2, 3);
+  EXPECT_EQ(samples_of(splits, Split::test).size(), 20u);
+  EXPECT_EQ(samples_of(splits, Split::validation).size(), 10u);
+  for (size_t i = 6; i < 60; ++i) EXPECT_EQ(splits[i], splits[i % 6]);
+  bool moved = false;
+  for (uint64_t seed = 4; seed < 10; ++seed) moved |= deal_keys(keys, 1, 2, seed) != splits;
+  EXPECT_TRUE(moved);
+  EXPECT_THROW(deal_keys(keys, 3, 3, 0), OptionError);
+}
+
+TEST(IconFamily, ThemesThatShareDrawingsAreOne) {
+  EXPECT_EQ(icon_family("Papirus-Dark"), "papirus");
+  EXPECT_EQ(icon_family("ePapirus"), "papirus");
+  EXPECT_EQ(icon_family("mate"), "gnome");
+  EXPECT_EQ(icon_family("Tango"), "gnome");
+  EXPECT_EQ(icon_family("elementary-xfce-darker"), icon_family("elementary"));
+}
+
+TEST(Icons, NoThemeStandsOnTwoSides) {
+  if (!data_present("icons")) GTEST_SKIP() << "lighten data get icons";
+  for (const uint64_t seed : {0, 1, 2}) {
+    const ImageSet set = icons_set({.fetch = false, .split_seed = seed});
+    check_set(set, "icons");
+    EXPECT_EQ(set.class_names.size(), 100u);
+    EXPECT_GT(samples_of(set.splits, Split::test).size(), 200u);
+  }
 }
 
 /// On the built set, where the cache has it (tests reach for no network).

@@ -109,9 +109,19 @@ TrainedNet train_classifier(const ClassifyData& data, const ClassifyOptions& opt
                                      label_batch(data.labels, step.samples));
   };
   task.validate = [&] { return accuracy_of(logits_of(net, data, data.validation), data.labels, data.validation); };
+  task.identity = identity_of(data, net);
   if (observe) task.observe = [&](int64_t epoch) { return observe(net, epoch); };
   trained.result = train(task, options.train, folder);
   return trained;
+}
+
+Json identity_of(const ClassifyData& data, const VisionNetImpl& net) {
+  const auto hash = [](const void* bytes, size_t size) {
+    return fmt::format("{:016x}", stable_hash(std::string_view(static_cast<const char*>(bytes), size)));
+  };
+  return {{"labels", hash(data.labels.data(), data.labels.size() * sizeof(int32_t))},
+          {"pictures", hash(data.set->pixels.data(), data.set->pixels.size())},
+          {"architecture", to_json(net.config)}};
 }
 
 Classifier classifier_from(VisionNet net, const ClassifyData& data, Json training) {

@@ -55,6 +55,9 @@ TrainedNet train_classifier(const ClassifyData& data, const ClassifyOptions& opt
                             const fs::path& folder = {},
                             const std::function<Json(VisionNetImpl& net, int64_t epoch)>& observe = {});
 
+/// What a checkpoint of a training on this data must agree on: hashes of labels and pictures, and the net.
+Json identity_of(const ClassifyData& data, const VisionNetImpl& net);
+
 /// The net with what its input must look like, to be saved.
 Classifier classifier_from(VisionNet net, const ClassifyData& data, Json training);
 

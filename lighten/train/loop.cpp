@@ -115,6 +115,7 @@ Training::Training(const TrainTask& task, const TrainOptions& options, const fs:
   if (options.ema > 0) ema_.emplace(net_, options.ema);
   TrainOptions copy = options;
   fingerprint_ = to_json(describe(copy));
+  for (const auto& [name, value] : task.identity.items()) fingerprint_[name] = value;
   fingerprint_["samples"] = order_.size();
   fingerprint_["steps-per-epoch"] = order_.steps_per_epoch();
 }

@@ -68,6 +68,8 @@ struct TrainTask {
   /// Called when an epoch begins, after modules were set to training mode: freeze parts of them here. May be empty.
   std::function<void(int64_t epoch)> before_epoch;
   bool drop_last = true;
+  /// What else a checkpoint must agree on (a hash of labels): resuming with another value is refused. May be empty.
+  Json identity = Json::object();
 };
 
 struct EpochLog {

@@ -6,7 +6,7 @@ from support import BUILD, LIGHTEN, check, check_error, finish, lighten, need, s
 
 need(LIGHTEN, "build lighten first")
 folder = scratch()
-VERBS = ["quantize", "eval", "run", "inspect", "tokenize", "bench", "systems", "data", "index", "reproduce", "demo"]
+VERBS = ["quantize", "eval", "run", "inspect", "tokenize", "bench", "systems", "data", "index", "train", "label", "distill", "reproduce", "demo"]
 
 done = lighten("--version")
 check(done.returncode == 0 and done.stdout.startswith("lighten "), "--version", done)

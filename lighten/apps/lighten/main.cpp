@@ -48,9 +48,9 @@ int run(int argc, char** argv) {
                                    data_verb(root),
                                    embed_verb(root),
                                    index_verb(root),
-                                   label_verb(root),
-                                   train_verb(root),
-                                   distill_verb(root),
+                                   label_verb(root, argc, argv),
+                                   train_verb(root, argc, argv),
+                                   distill_verb(root, argc, argv),
                                    reproduce_verb(root),
                                    demo_verb(root)};
   const Verb* chosen = nullptr;

@@ -60,9 +60,9 @@ Verb systems_verb(CLI::App& root);
 Verb data_verb(CLI::App& root);
 Verb embed_verb(CLI::App& root);
 Verb index_verb(CLI::App& root);
-Verb label_verb(CLI::App& root);
-Verb train_verb(CLI::App& root);
-Verb distill_verb(CLI::App& root);
+Verb label_verb(CLI::App& root, int argc, char** argv);
+Verb train_verb(CLI::App& root, int argc, char** argv);
+Verb distill_verb(CLI::App& root, int argc, char** argv);
 Verb reproduce_verb(CLI::App& root);
 Verb demo_verb(CLI::App& root);
 

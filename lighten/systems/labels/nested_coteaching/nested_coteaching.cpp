@@ -61,6 +61,10 @@ torch::Tensor taught_loss(CountedNetImpl& pupil, CountedNetImpl& teacher, const 
   return loss_of_counted(pupil.net->features(x.index_select(0, chosen)), pupil, k, y.index_select(0, chosen), true);
 }
 
+double sigma_of(const NestedCoteachingOptions& options, const VisionNetImpl& net) {
+  return options.sigma > 0 ? options.sigma : static_cast<double>(net.config.classes);
+}
+
 fs::path below(const fs::path& folder, const char* name) { return folder.empty() ? fs::path() : folder / name; }
 
 }  // namespace
@@ -68,7 +72,7 @@ fs::path below(const fs::path& folder, const char* name) { return folder.empty()
 OptionList describe(NestedCoteachingOptions& o) {
   OptionList options = {
       Option("nested", o.nested, "stage 1 drops the last features of each batch", "paper"),
-      option("sigma", o.sigma, above(0), "spread of the number of features kept in training",
+      option("sigma", o.sigma, range(0, 1e6), "spread of the number of features kept in training; 0: the number of classes",
              "paper: 10 for 10 classes, 100 for 100"),
       Option("coteaching", o.coteaching, "stage 2: two nets choose each other's samples", "paper"),
       option("finetune-epochs", o.finetune_epochs, range(1, 10000), "epochs of stage 2", "Lighten"),
@@ -131,7 +135,7 @@ std::pair<TrainedNet, int64_t> train_nested(const ClassifyData& data, const Nest
                                             const std::string& title, const fs::path& folder, const Observer& observe) {
   const CountedNet counted = std::make_shared<CountedNetImpl>(make_net(options.classify, data, seed, false));
   VisionNetImpl& net = *counted->net;
-  const std::vector<double> distribution = nested_distribution(net.feature_size, options.sigma);
+  const std::vector<double> distribution = nested_distribution(net.feature_size, sigma_of(options, net));
   const AugmentOptions augment = augmentation(options.classify.augment);
   TrainTask task;
   task.title = title;
@@ -143,8 +147,9 @@ std::pair<TrainedNet, int64_t> train_nested(const ClassifyData& data, const Nest
     if (!options.nested) return torch::cross_entropy_loss(net.classify(z), y);
     return loss_of_counted(z, *counted, draw_features(distribution, derived_seed(step.seed, 1)), y, true);
   };
-  double score = 0;
-  task.validate = [&] { return score = counted->choose(data, options.nested); };
+  task.identity = identity_of(data, net);
+  task.identity["nested"] = options.nested ? sigma_of(options, net) : 0.0;
+  task.validate = [&] { return counted->choose(data, options.nested); };
   if (observe) task.observe = [&](int64_t) { return observe(net, counted->count()); };
   TrainOptions train_options = options.classify.train;
   train_options.seed = seed;
@@ -158,7 +163,7 @@ void coteach(NestedPair& pair, const ClassifyData& data, const NestedCoteachingO
     counted.push_back(std::make_shared<CountedNetImpl>(pair.nets.at(i)));
     counted[i]->features.fill_(pair.features.at(i));
   }
-  const std::vector<double> distribution = nested_distribution(pair.nets[0]->feature_size, options.sigma);
+  const std::vector<double> distribution = nested_distribution(pair.nets[0]->feature_size, sigma_of(options, *pair.nets[0]));
   const AugmentOptions augment = augmentation(options.classify.augment);
   TrainTask task;
   task.title = "co-teaching";
@@ -185,6 +190,9 @@ void coteach(NestedPair& pair, const ClassifyData& data, const NestedCoteachingO
     for (const CountedNet& net : counted) net->choose(data, options.nested);
     return both();
   };
+  task.identity = identity_of(data, *pair.nets[0]);
+  task.identity["nested"] = options.nested ? sigma_of(options, *pair.nets[0]) : 0.0;
+  task.identity["forget"] = options.forget;
   TrainOptions train_options = options.classify.train;
   train_options.epochs = options.finetune_epochs;
   train_options.learning_rate *= options.finetune_rate;

@@ -14,7 +14,7 @@ namespace lighten {
 struct NestedCoteachingOptions {
   ClassifyOptions classify;     ///< net and stage 1
   bool nested = true;           ///< stage 1 masks features; false: plain cross-entropy, to see what nesting does
-  double sigma = 10;            ///< of the distribution of k
+  double sigma = 0;             ///< of the distribution of k; 0: the number of classes
   bool coteaching = true;       ///< stage 2
   int64_t finetune_epochs = 4;  ///< of stage 2
   double finetune_rate = 0.02;  ///< learning rate of stage 2 as a share of stage 1's

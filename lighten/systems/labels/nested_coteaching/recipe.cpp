@@ -16,15 +16,15 @@ using Metrics = std::map<std::string, double>;
 /// How large each size of the run is.
 struct Extent {
   int seeds;
-  int64_t train, others;  ///< samples
+  int64_t train, validation, test;  ///< samples
   int64_t epochs, finetune_epochs, width, features;
   std::vector<std::string> noises;
 };
 
 Extent extent_of(RecipeSize size) {
-  if (size == RecipeSize::smoke) return {1, 400, 200, 2, 1, 4, 32, {"symmetric-40"}};
-  if (size == RecipeSize::standard) return {3, 4000, 1500, 12, 2, 16, 256, {"symmetric-40"}};
-  return {3, 16000, 4000, 20, 3, 16, 256, {"symmetric-20", "symmetric-40", "asymmetric-30"}};
+  if (size == RecipeSize::smoke) return {1, 400, 200, 200, 2, 1, 4, 32, {"symmetric-40"}};
+  if (size == RecipeSize::standard) return {3, 4000, 1500, 3000, 12, 2, 16, 256, {"symmetric-40"}};
+  return {3, 8000, 2000, 4000, 15, 3, 16, 256, {"symmetric-20", "symmetric-40", "asymmetric-30"}};
 }
 
 double rate_of(const std::string& noise) { return std::stod(noise.substr(noise.find('-') + 1)) / 100; }
@@ -36,7 +36,7 @@ class Trial {
  public:
   Trial(const Extent& extent, const std::string& noise, uint64_t seed)
       : set_(glyph_latin_set({.limit = extent.train, .split_seed = seed})), rate_(rate_of(noise)) {
-    trim(extent.others);
+    trim(extent);
     const auto classes = static_cast<int32_t>(set_.class_names.size());
     const uint64_t drawn = derived_seed(seed, 20);
     noise_ = noise.starts_with("asym") ? asymmetric_flip(set_.labels, classes, rate_, drawn)
@@ -96,11 +96,11 @@ class Trial {
     return {samples.begin(), samples.begin() + std::min<int64_t>(number, static_cast<int64_t>(samples.size()))};
   }
   /// Fewer validation and test samples than training samples, spread over the fonts.
-  void trim(int64_t others) {
+  void trim(const Extent& extent) {
     std::vector<int64_t> kept = samples_of(set_.splits, Split::train);
-    for (const Split split : {Split::validation, Split::test}) {
+    for (const auto& [split, wanted] : {std::pair(Split::validation, extent.validation), std::pair(Split::test, extent.test)}) {
       const std::vector<int64_t> all = samples_of(set_.splits, split);
-      const int64_t number = std::min<int64_t>(others, static_cast<int64_t>(all.size()));
+      const int64_t number = std::min<int64_t>(wanted, static_cast<int64_t>(all.size()));
       for (int64_t i = 0; i < number; ++i) kept.push_back(all[i * static_cast<int64_t>(all.size()) / number]);
     }
     set_ = subset(set_, kept);

@@ -1,0 +1,74 @@
+#include "lighten/apps/lighten/task.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "lighten/base/error.h"
+#include "lighten/catalogue/tasks.h"
+
+namespace lighten {
+namespace {
+
+std::vector<TaskMethod> methods_of(const std::string& verb, const std::string& task) {
+  std::vector<TaskMethod> methods = task_methods();
+  std::erase_if(methods, [&](const TaskMethod& method) { return method.verb != verb || method.task != task; });
+  return methods;
+}
+
+std::vector<std::string> names_of(const std::vector<TaskMethod>& methods) {
+  std::vector<std::string> names;
+  for (const TaskMethod& method : methods) names.push_back(method.name);
+  return names;
+}
+
+/// "--method NAME: what it is" and an example, for each.
+std::string listed(const std::vector<TaskMethod>& methods) {
+  std::string text = "\nMethods:\n";
+  for (const TaskMethod& method : methods)
+    text += fmt::format("  {:<20} {}\n    {}\n", method.name, method.summary, method.example);
+  return text;
+}
+
+}  // namespace
+
+std::function<int()> bind_task(CLI::App& app, const std::shared_ptr<Common>& common, const std::string& verb,
+                               const std::string& task, int argc, char** argv) {
+  const std::vector<TaskMethod> methods = methods_of(verb, task);
+  const std::string wanted = peek_argument(argc, argv, "method");
+  auto name = std::make_shared<std::string>();
+  app.add_option("--method", *name,
+                 fmt::format("{} (default {}); the flags below are those of the chosen one", fmt::join(names_of(methods), ", "),
+                             methods.at(0).name))
+      ->type_name("NAME");
+  std::optional<TaskMethod> chosen;
+  for (const TaskMethod& method : methods)
+    if (!chosen && (wanted.empty() || method.name == wanted)) chosen = method;
+  if (chosen) {
+    bind_options(app, chosen->files, "Files", {{"output", "o"}});
+    bind_options(app, chosen->options, fmt::format("Method {}", chosen->name));
+  } else {
+    app.allow_extras();  // the unknown method is the first thing to say
+  }
+  app.footer(listed(methods));
+  return [chosen, wanted, name, common, names = names_of(methods)] {
+    if (!chosen) throw OptionError(unknown_name_message("method", wanted, names));
+    validate(chosen->files);
+    validate(chosen->options);
+    write_json(*common, chosen->run({.seed = common->seed, .threads = common->threads, .for_people = common->for_people()}));
+    return 0;
+  };
+}
+
+void add_task(CLI::App& parent, const std::shared_ptr<Common>& common, VerbActions& actions, const std::string& verb,
+              const std::string& task, const std::string& summary, int argc, char** argv) {
+  CLI::App* app = parent.add_subcommand(task, summary);
+  app->fallthrough();
+  actions.emplace_back(app, bind_task(*app, common, verb, task, argc, argv));
+}
+
+bool has_task_method(const std::string& verb, const std::string& task, const std::string& method) {
+  const std::vector<std::string> names = names_of(methods_of(verb, task));
+  return std::find(names.begin(), names.end(), method) != names.end();
+}
+
+}  // namespace lighten
