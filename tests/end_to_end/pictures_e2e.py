@@ -115,5 +115,5 @@ check_error(lighten("train", "classify", "--method", "ce", *common, "-o", folder
 (folder / "pictures/top/broken.png").unlink()
 write_labels(folder / "one.csv", {key: "top" for key in truth})
 check_error(lighten("train", "classify", "--method", "ce", *common, "--labels", folder / "one.csv", "-o", folder / "x"), 2, ["'top'", "two or more"], "one class only")
-check_error(lighten("distill", "--student", folder / "small", "--teachers", folder / "none", "--data", folder / "pictures", "-o", folder / "x"), 1, ["none", "classifier"], "no such teacher")
+check_error(lighten("distill", "--method", "meal-v2", "--student", folder / "small", "--teachers", folder / "none", "--data", folder / "pictures", "-o", folder / "x"), 1, ["none", "classifier"], "no such teacher")
 finish()

@@ -1,4 +1,5 @@
 // lighten: makes machine learning light. One subcommand a verb; see --help of each.
+#include <algorithm>
 #include <iostream>
 #include <new>
 
@@ -64,6 +65,12 @@ int run(int argc, char** argv) {
     return 2;
   }
   if (!chosen && !asked.starts_with("-")) throw OptionError(unknown_name_message("command", asked, names));
+  if (const std::string task = argc > 2 ? argv[2] : ""; chosen && !task.empty() && !task.starts_with("-")) {
+    std::vector<std::string> tasks;
+    for (const CLI::App* sub : chosen->app->get_subcommands({})) tasks.push_back(sub->get_name());
+    if (!tasks.empty() && std::find(tasks.begin(), tasks.end(), task) == tasks.end())
+      throw OptionError(unknown_name_message("command of lighten " + asked, task, tasks));
+  }
   try {
     root.parse(argc, argv);
   } catch (const CLI::Success& success) {

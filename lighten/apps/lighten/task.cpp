@@ -46,12 +46,11 @@ std::function<int()> bind_task(CLI::App& app, const std::shared_ptr<Common>& com
   if (chosen) {
     bind_options(app, chosen->files, "Files", {{"output", "o"}});
     bind_options(app, chosen->options, fmt::format("Method {}", chosen->name));
-  } else {
-    app.allow_extras();  // the unknown method is the first thing to say
+  } else if (argc > 2 && argv[1] == verb && (task.empty() || argv[2] == task)) {
+    throw OptionError(unknown_name_message("method", wanted, names_of(methods)));  // the first thing to say
   }
   app.footer(listed(methods));
-  return [chosen, wanted, name, common, names = names_of(methods)] {
-    if (!chosen) throw OptionError(unknown_name_message("method", wanted, names));
+  return [chosen, wanted, name, common] {
     validate(chosen->files);
     validate(chosen->options);
     write_json(*common, chosen->run({.seed = common->seed, .threads = common->threads, .for_people = common->for_people()}));
