@@ -80,6 +80,7 @@ std::vector<IconFile> chosen_files(std::vector<IconFile> files) {
   std::map<std::string, std::set<std::string>> families;
   for (const IconFile& file : files) families[file.name].insert(file.family);
   std::vector<std::string> names;
+  names.reserve(families.size());
   for (const auto& [name, of_name] : families) names.push_back(name);
   std::stable_sort(names.begin(), names.end(),
                    [&](const auto& a, const auto& b) { return families[a].size() > families[b].size(); });
@@ -153,12 +154,14 @@ std::vector<Split> deal_keys(const std::vector<std::string>& keys, int64_t valid
   if (static_cast<int64_t>(distinct.size()) <= validation + test)
     throw_error<OptionError>("{} keys cannot give {} to validation and {} to test", distinct.size(), validation, test);
   std::vector<std::pair<uint64_t, std::string>> order;
+  order.reserve(distinct.size());
   for (const std::string& key : distinct) order.emplace_back(stable_hash(fmt::format("{}:{}", seed, key)), key);
   std::sort(order.begin(), order.end());
   std::map<std::string, Split> side;
   for (int64_t i = 0; i < static_cast<int64_t>(order.size()); ++i)
     side[order[i].second] = i < test ? Split::test : i < test + validation ? Split::validation : Split::train;
   std::vector<Split> splits;
+  splits.reserve(keys.size());
   for (const std::string& key : keys) splits.push_back(side.at(key));
   return splits;
 }
