@@ -76,7 +76,7 @@ sanitize: setup
 	@cmake --preset tsan > /dev/null && cmake --build --preset tsan && ctest --preset tsan
 
 # The torch-free part for AArch64: built by a cross compiler, its tests run by qemu: with every feature, then the kernels and the
-# runtime on a processor without i8mm and on one without dotprod. Half an hour.
+# runtime on a processor without i8mm and on one without dotprod. Some twenty minutes on two cores.
 neon: setup
 	@tools/setup_neon.sh
 	@cmake --preset neon $(CMAKE_FLAGS) > build-neon.log 2>&1 || { cat build-neon.log; exit 1; }; rm -f build-neon.log

@@ -1,7 +1,8 @@
 # lighten_folder(PATH [TORCH] USES targets...): one static library per folder of lighten/, its unit tests in one program.
 #
-# A file named *_avx2.cpp, *_avx512.cpp, *_avx512vpopcntdq.cpp or *_neon.cpp, *_neondotprod.cpp or *_neoni8mm.cpp is compiled for that
-# instruction set only, on the processors that have it; everything else is compiled for the baseline, so that one binary runs everywhere and dispatches at run time.
+# A file named *_avx2.cpp, *_avx512.cpp, *_avx512vpopcntdq.cpp, *_neon.cpp, *_neondotprod.cpp or *_neoni8mm.cpp is compiled for that
+# instruction set only, on the processors that have it; everything else is compiled for the baseline, so that one binary runs
+# everywhere and dispatches at run time.
 function(lighten_folder path)
   cmake_parse_arguments(arg "TORCH" "" "USES" ${ARGN})
   string(REPLACE "/" "_" name "${path}")
