@@ -96,9 +96,10 @@ std::vector<int64_t> samples_of(const std::vector<Split>& splits, Split split) {
 
 std::vector<int64_t> limit_samples(const std::vector<std::string>& ids, const std::vector<Split>& splits, int64_t limit) {
   std::vector<int64_t> kept;
+  // Another hash than the splits': an id that is its own key would otherwise be taken or left by the side that it stands on.
   for (const Split split : {Split::train, Split::validation, Split::test}) {
     std::vector<std::pair<uint64_t, int64_t>> side;
-    for (const int64_t i : samples_of(splits, split)) side.emplace_back(stable_hash(ids[static_cast<size_t>(i)]), i);
+    for (const int64_t i : samples_of(splits, split)) side.emplace_back(stable_hash("limit " + ids[static_cast<size_t>(i)]), i);
     std::sort(side.begin(), side.end());
     if (limit > 0 && static_cast<int64_t>(side.size()) > limit) side.resize(static_cast<size_t>(limit));
     for (const auto& [hash, i] : side) kept.push_back(i);

@@ -34,8 +34,8 @@ std::vector<Split> split_all(const std::vector<std::string>& keys, const SplitFr
 /// Indices of the samples of one side, ascending.
 std::vector<int64_t> samples_of(const std::vector<Split>& splits, Split split);
 
-/// At most `limit` samples of each side, ascending: those with the smallest stable_hash of their id, so that a larger limit
-/// keeps what a smaller one kept. limit <= 0: all.
+/// At most `limit` samples of each side, ascending: those with the smallest hash of their id (another one than the splits'),
+/// so that a larger limit keeps what a smaller one kept and each side is a fair sample of itself. limit <= 0: all.
 std::vector<int64_t> limit_samples(const std::vector<std::string>& ids, const std::vector<Split>& splits, int64_t limit);
 
 /// Pictures with one label each.

@@ -133,6 +133,26 @@ TEST(DebSets, GraphLabelsAndTagsFromRecords) {
   EXPECT_EQ(xml.texts[1], "about d.\ntext d");  // a name of one letter gives nothing away
 }
 
+TEST(DebSets, ALimitIsAFairSampleOfEverySide) {
+  // Half of the ids are their own keys (as packages named like their source); a limit must not prefer either kind on any side.
+  std::vector<std::string> ids, keys;
+  std::vector<bool> own;
+  for (int i = 0; i < 20000; ++i) {
+    own.push_back(i % 2 == 0);
+    keys.push_back(fmt::format("key{}", i));
+    ids.push_back(own.back() ? keys.back() : fmt::format("another{}", i));
+  }
+  const std::vector<Split> splits = split_all(keys);
+  const std::vector<int64_t> kept = limit_samples(ids, splits, 900);
+  EXPECT_EQ(kept.size(), 2700u);
+  for (const Split split : {Split::train, Split::validation, Split::test}) {
+    int64_t of_own = 0;
+    for (const int64_t i : kept)
+      if (splits[static_cast<size_t>(i)] == split) of_own += own[static_cast<size_t>(i)];
+    EXPECT_NEAR(static_cast<double>(of_own), 450, 60) << split_name(split);  // four standard deviations of 15
+  }
+}
+
 TEST(DebSets, KeepClassesRenumbers) {
   TextSet set;
   set.texts = {"x", "y", "z"};

@@ -163,6 +163,8 @@ Beliefs propagate_beliefs(const BagModel& model, const BeliefOptions& options) {
     });
   };
   Beliefs beliefs;
+  double damping = options.damping, best_change = std::numeric_limits<double>::infinity();
+  int since_best = 0;
   for (; beliefs.iterations < options.iterations && !beliefs.converged; ++beliefs.iterations) {
     check_interrupt();
     add_up();
@@ -185,14 +187,25 @@ Beliefs propagate_beliefs(const BagModel& model, const BeliefOptions& options) {
     beliefs.change = 0;
     const auto damp = [&](std::vector<double>& old, const std::vector<double>& fresh) {
       for (size_t k = 0; k < old.size(); ++k) {
-        const double next = options.damping * old[k] + (1 - options.damping) * fresh[k];
+        const double next = damping * old[k] + (1 - damping) * fresh[k];
         beliefs.change = std::max(beliefs.change, std::abs(next - old[k]));
         old[k] = next;
       }
     };
     damp(messages.value, new_value);
     damp(from_bag, new_from_bag);
-    beliefs.converged = beliefs.change < options.tolerance;
+    // Judged without the damping, which makes every step small.
+    beliefs.converged = beliefs.change < options.tolerance * (1 - damping);
+    // Messages that swing back and forth come to rest with smaller steps.
+    if (beliefs.change < 0.9 * best_change) {
+      best_change = beliefs.change;
+      since_best = 0;
+    } else if (++since_best >= 5) {
+      damping = (1 + damping) / 2;
+      damping = std::min(damping, 0.95);
+      best_change = beliefs.change;
+      since_best = 0;
+    }
   }
   add_up();
   beliefs.log_odds = std::move(total);

@@ -20,8 +20,8 @@ struct BagModel {
 };
 
 struct BeliefOptions {
-  int iterations = 100;
-  double damping = 0.5;     ///< share of the old message that stays
+  int iterations = 200;
+  double damping = 0.5;     ///< share of the old message that stays; raised (to 0.95 at most) where the changes do not shrink
   double tolerance = 1e-4;  ///< stop when no message moves more
   /// Bags up to this size are pairs of members (as in the release); larger ones are one factor each.
   int64_t pairwise_up_to = 0;

@@ -16,7 +16,7 @@ struct LlpBpOptions {
   double longest = 2.0;  ///< edges need a cosine distance below
   double length = 1.0;   ///< of the Matern-1/2 kernel exp(-distance / length)
   double lambda_bag = 10, lambda_edge = 10;
-  int64_t iterations = 100;
+  int64_t iterations = 200;
   int64_t rounds = 2;       ///< the first on the features, the next on the hidden layer of the net before
   double bag_weight = 0.1;  ///< of the loss on bags' proportions
   bool propagate = true;    ///< off: pseudo-labels are the bags' proportions (an ablation)

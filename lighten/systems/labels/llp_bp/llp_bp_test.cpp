@@ -4,6 +4,7 @@
 
 #include "lighten/base/error.h"
 #include "lighten/base/random.h"
+#include "lighten/eval/classification.h"
 
 namespace lighten {
 namespace {
@@ -34,6 +35,32 @@ LlpBpOptions small_options() {
   options.patience = 0;  // few bags are noisy judges: train to the end, keep the best
   options.batch = 128;
   return options;
+}
+
+TEST(LlpBp, InfersInstancesFromCounts) {
+  std::vector<uint8_t> truth;
+  const BagTask task = clouds(800, 16, 1, truth);
+  const LlpBpModel model = llp_bp(task, small_options());
+  ASSERT_EQ(model.nets.size(), 2u);
+  // The pseudo-labels of the first round keep the bags' counts (nearly: each is a marginal) and are far better than chance.
+  int64_t right = 0, in_training = 0, off = 0;
+  for (size_t b = 0; b < task.bags.size(); ++b) {
+    if (b % 5 == 4) continue;
+    int64_t count = 0;
+    for (const int64_t row : task.bags[b]) {
+      count += model.rounds[0].pseudo[static_cast<size_t>(row)];
+      right += model.rounds[0].pseudo[static_cast<size_t>(row)] == truth[static_cast<size_t>(row)];
+      ++in_training;
+    }
+    off += std::abs(count - task.counts[b]);
+  }
+  EXPECT_GT(static_cast<double>(right) / static_cast<double>(in_training), 0.85);
+  EXPECT_LT(static_cast<double>(off) / static_cast<double>(in_training), 0.03);
+  std::vector<uint8_t> other_truth;
+  const BagTask other = clouds(400, 16, 2, other_truth);
+  LlpBpModel trained = model;
+  const torch::Tensor p = trained.probabilities(other.x).to(torch::kDouble).contiguous();
+  EXPECT_GT(auc(other_truth, {p.data_ptr<double>(), static_cast<size_t>(p.numel())}), 0.9);
 }
 
 TEST(LlpBp, IsRepeatableAndUsesNoLabelOfAnInstance) {
