@@ -14,7 +14,7 @@ PREFIX ?= /usr/local
 PYTHON := .venv/bin/python
 CMAKE_FLAGS := $(if $(WERROR),-DLIGHTEN_WERROR=ON,) $(CMAKE_ARGS)
 
-.PHONY: all setup configure build demo test test-models unit interop interop-full end-to-end lint format bench docs sanitize neon install clean distclean help
+.PHONY: all setup configure build demo test test-models unit interop interop-full end-to-end lint format bench docs sanitize neon bench-retrieval install clean distclean help
 all: build
 
 help:
@@ -65,6 +65,11 @@ bench: build
 	@$(BUILD)/kernels_bench
 	@for bits in 2 3 4 8; do $(BUILD)/lighten bench --random smollm2-135m --bits $$bits --group-size 64 --limits; done
 	@for bits in 2 4; do $(BUILD)/lighten bench --random llama-1b --bits $$bits --group-size 32 --prefill 256 --decode 64 --repeat 3 --limits; done
+
+# Scans beside the machine's limits, and the index beside faiss-cpu by turns (SDC on random vectors unless vectors are given).
+bench-retrieval: build
+	@$(BUILD)/kernels_bench --benchmark_filter=scan/
+	@$(PYTHON) bench/peers/vectors --build $(BUILD)
 
 # The generated parts of the documents: the map of the 77 in README.md and the tables of the systems' READMEs.
 docs: build

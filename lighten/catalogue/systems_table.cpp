@@ -2,6 +2,7 @@
 
 #include "lighten/systems/distillation/meal_v2/recipe.h"
 #include "lighten/systems/distillation/vqgraph/recipe.h"
+#include "lighten/systems/labels/bebr/recipe.h"
 #include "lighten/systems/labels/dexml/recipe.h"
 #include "lighten/systems/labels/erase/recipe.h"
 #include "lighten/systems/labels/llp_bp/recipe.h"
@@ -143,7 +144,9 @@ const std::vector<SystemRow>& systems_table() {
      "lighten train match --method dexml --texts x.txt --label-texts y.txt --pairs xy.csv -o OUT",
      dexml_recipe},
     {"bebr", "BEBR", "Binary Embedding-based Retrieval at Tencent", "labels",
-     "binary codes with a chosen number of bits for any embedding, and a fast index"},
+     "binary codes with a chosen number of bits for any embedding, and a fast index",
+     "lighten index build --vectors v.npy --method bebr --bits 1024 --pairs p.npy -o DIR",
+     bebr_recipe},
     // multimodal
     {"vlora", "VLoRA", "Visual Perception by Large Language Model's Weights", "multimodal",
      "images become low-rank weight changes of a language model instead of visual tokens"},

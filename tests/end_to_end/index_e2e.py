@@ -61,6 +61,43 @@ done = lighten("index", "search", folder / "signs", "--queries", folder / "v.npy
 signs = np.packbits(vectors >= 0, axis=1)
 check(done.returncode == 0 and np.array_equal(signs[np.load(folder / "self.npy")[:, 0]], signs), "every vector finds its own code", done)
 
+# Learned codes: questions know 10 of a document's 24 columns; only the pairs tell which. 200 questions are kept for the test.
+documents = rng.normal(size=(2200, 24)).astype(np.float32)
+questions = rng.normal(size=documents.shape).astype(np.float32)
+questions[:, :10] = documents[:, :10] + 0.2 * questions[:, :10]
+pairs = save("pairs.npy", np.stack([questions, documents], 1)[:2000])
+document_file, question_file = save("d.npy", documents), save("q.npy", questions[2000:])
+
+
+def found(index, name):
+    done = lighten("index", "search", index, "--queries", question_file, "-k", 10, "-o", folder / name)
+    check(done.returncode == 0, f"search with float queries in {index.name}", done)
+    return float(np.mean([i + 2000 in row for i, row in enumerate(np.load(folder / name))]))
+
+
+short = ["--epochs", 6, "--learning-rate", 0.003, "--batch-size", 128, "--queue", 4, "--seed", 3]
+done = lighten("index", "build", "--vectors", document_file, "--method", "bebr", "--bits", 128, "--pairs", pairs, *short, "-o", folder / "learned", "--json", "-")
+check(done.returncode == 0, "build with pairs", done)
+done = lighten("index", "build", "--vectors", document_file, "--method", "bebr", "--bits", 128, *short, "-o", folder / "alone")
+check(done.returncode == 0, "build without pairs", done)
+learned, alone = found(folder / "learned", "i1.npy"), found(folder / "alone", "i2.npy")
+check(learned > 1.3 * alone > 0, f"pairs teach what belongs together ({learned:.2f} beside {alone:.2f})")
+done = lighten("index", "search", folder / "alone", "--queries", document_file, "-k", 1, "-o", folder / "self.npy", "--distances", folder / "self_d.npy")
+check(done.returncode == 0 and np.mean(np.load(folder / "self.npy")[:, 0] == np.arange(2200)) > 0.99 and np.abs(np.load(folder / "self_d.npy")).max() < 1e-5, "a document finds itself", done)
+done = lighten("index", "build", "--vectors", document_file, "--like", folder / "learned", "-o", folder / "like")
+check(done.returncode == 0 and found(folder / "like", "i3.npy") == learned, "--like encodes as before", done)
+# A new encoder sees everything mirrored; its queries are to find the old codes.
+for name, array in (("new_d.npy", documents), ("new_q.npy", questions[2000:])):
+    save(name, array[:, ::-1] * np.where(np.arange(24) % 2, 1, -1).astype(np.float32))
+question_file = folder / "new_q.npy"
+done = lighten("index", "build", "--vectors", folder / "new_d.npy", "--method", "bebr", "--compatible-with", folder / "alone", "--dimensions", 32, *short, "-o", folder / "new")
+check(done.returncode == 0, "compatible training", done)
+done = lighten("index", "search", folder / "new", "--queries", folder / "new_d.npy", "-k", 10, "-o", folder / "i4.npy")
+check(done.returncode == 0 and np.mean([i in row for i, row in enumerate(np.load(folder / "i4.npy"))]) > 0.8, "new queries find old codes", done)
+check_error(lighten("index", "build", "--vectors", document_file, "--method", "bebr", "--bits", 130, "-o", folder / "x"), 2, ["--bits 130", "multiple of 4"], "bits that are no multiple")
+check_error(lighten("index", "build", "--vectors", document_file, "--method", "bebr", "--pairs", save("p2.npy", np.array([[0, 2200]])), "-o", folder / "x"), 1, ["row 0", "vector 2200"], "a pair of a vector that is not there")
+check_error(lighten("index", "build", "--vectors", document_file, "--method", "bebr", "--pairs", question_file, "-o", folder / "x"), 1, ["new_q.npy", "[n, 2, 24]"], "pairs of another shape")
+
 check_error(lighten("index"), 2, ["needs an action"], "no action")
 check_error(lighten("index", "build", "-o", folder / "x"), 2, ["--vectors", "--codes"], "nothing to build from")
 check_error(lighten("index", "build", "--codes", code_file, "-o", index), 1, ["already exists", "--force"], "a folder that exists")

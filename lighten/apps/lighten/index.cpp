@@ -9,16 +9,20 @@
 #include "lighten/base/table.h"
 #include "lighten/formats/npy.h"
 #include "lighten/index/index.h"
+#include "lighten/systems/labels/bebr/bebr.h"
 
 namespace lighten {
 namespace {
 
 constexpr int64_t kRowsAtOnce = 1 << 14;
+constexpr int kItqIterations = 50;
 
 struct IndexArguments {
-  std::string folder, vectors, codes, pairs, ids, queries, output, distances, method, format = "faiss";
-  int64_t bits = 0, loops = -1, lists = 0, k = 10, batch = 0, repeat = 1, probes = 16;
+  std::string folder, vectors, codes, pairs, like, compatible, ids, queries, output, distances, method, format = "faiss";
+  int64_t bits = 0, lists = 0, k = 10, batch = 0, repeat = 1, probes = 16, train_rows = 30000;
   bool force = false;
+  BebrOptions bebr = {};
+  CLI::App* build = nullptr;  ///< knows which flags were given
 };
 
 double seconds_since(std::chrono::steady_clock::time_point begin) {
@@ -102,21 +106,115 @@ CodeFormat format_of_codes(const NpyFile& codes, const IndexArguments& arguments
   if (codes.dtype() != DType::u8)
     throw_error<FormatError>("{}: packed codes are uint8, these are {}; give float vectors as --vectors", codes.name(),
                              dtype_name(codes.dtype()));
-  const int64_t loops = std::max<int64_t>(0, arguments.loops), bytes = codes.columns();
+  const int64_t loops = arguments.build->count("--loops") > 0 ? arguments.bebr.loops : 0, bytes = codes.columns();
   if (bytes < 1 || bytes % (loops + 1) != 0)
     throw_error<OptionError>("{}: {} bytes a code cannot be {} planes of bits (--loops {})", codes.name(), bytes, loops + 1,
                              loops);
   return code_format(bytes / (loops + 1) * 8, static_cast<int>(loops));
 }
 
-/// What turns the vectors of `file` into codes.
-CodeEncoder train_encoder(const std::string& method, const NpyFile& file, const IndexArguments& arguments) {
-  if (method != "hamming") throw OptionError(unknown_name_message("method", method, {"hamming"}));
-  if (arguments.bits != 0 && arguments.bits != file.columns())
-    throw_error<OptionError>("--method hamming takes one bit of each of the {} columns, not --bits {}", file.columns(),
-                             arguments.bits);
-  if (arguments.loops > 0) throw OptionError("--method hamming makes codes of one bit a dimension (--loops 0)");
-  return sign_encoder(file.columns());
+/// Training data of BEBR: what its spans point to.
+struct TrainingRows {
+  std::vector<float> queries, documents;
+  BebrPairs pairs(int64_t columns) const {
+    return {.columns = columns, .queries = queries, .documents = documents, .groups = {}};
+  }
+};
+
+/// --pairs: float [n, 2, d] (query, document), or whole numbers [n, 2] that name rows of --vectors.
+TrainingRows read_pairs(const std::string& path, const NpyFile& vectors) {
+  const NpyFile file(path);
+  const int64_t d = vectors.columns();
+  TrainingRows rows;
+  if (file.shape().size() == 3 && file.shape()[1] == 2 && file.shape()[2] == d) {
+    const std::vector<float> all = file.to_float();
+    for (int64_t i = 0; i < file.shape()[0]; ++i) {
+      rows.queries.insert(rows.queries.end(), all.begin() + 2 * i * d, all.begin() + (2 * i + 1) * d);
+      rows.documents.insert(rows.documents.end(), all.begin() + (2 * i + 1) * d, all.begin() + (2 * i + 2) * d);
+    }
+    return rows;
+  }
+  if (file.shape().size() != 2 || file.shape()[1] != 2 || file.dtype() != DType::i64)
+    throw_error<FormatError>("{}: pairs are floats [n, 2, {}] (query, document) or int64 [n, 2] that name rows of {}", path, d,
+                             vectors.name());
+  const std::span<const int64_t> numbers = file.values<int64_t>();
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    if (numbers[i] < 0 || numbers[i] >= vectors.rows())
+      throw_error<FormatError>("{}: row {} names vector {}, but {} has {} rows", path, i / 2, numbers[i], vectors.name(),
+                               vectors.rows());
+    const std::vector<float> x = vectors.rows_to_float(numbers[i], 1);
+    std::vector<float>& side = i % 2 == 0 ? rows.queries : rows.documents;
+    side.insert(side.end(), x.begin(), x.end());
+  }
+  return rows;
+}
+
+/// Evenly spread rows, at most `most`.
+std::vector<float> sampled_rows(const NpyFile& vectors, int64_t most) {
+  const int64_t n = vectors.rows(), count = std::min(n, most);
+  if (count == n) return vectors.to_float();
+  std::vector<float> rows;
+  for (int64_t i = 0; i < count; ++i) {
+    const std::vector<float> x = vectors.rows_to_float(i * n / count, 1);
+    rows.insert(rows.end(), x.begin(), x.end());
+  }
+  return rows;
+}
+
+/// The codes of an index by id 0, 1, ..., n - 1.
+std::vector<uint8_t> codes_by_id(const Index& index, int64_t n) {
+  const int64_t row_bytes = index.format().row_bytes();
+  std::vector<uint8_t> rows(static_cast<size_t>(n * row_bytes));
+  std::vector<bool> seen(static_cast<size_t>(n));
+  for (size_t s = 0; s < index.segments().size(); ++s) {
+    const Segment& segment = index.segments()[s];
+    for (int64_t p = 0; p < segment.blocks() * kScanBlock; ++p) {
+      const int64_t id = segment.ids()[static_cast<size_t>(p)];
+      const uint32_t* removed = index.removed(s);
+      if (id < 0 || id >= n || (removed != nullptr && (removed[p / kScanBlock] >> (p % kScanBlock) & 1) != 0)) continue;
+      segment.read_row(p, rows.data() + id * row_bytes);
+      seen[static_cast<size_t>(id)] = true;
+    }
+  }
+  for (int64_t i = 0; i < n; ++i)
+    if (!seen[static_cast<size_t>(i)])
+      throw_error<OptionError>("{} has no code with id {}; row i of --vectors must be the document of id i",
+                               index.folder().string(), i);
+  return rows;
+}
+
+BebrOptions bebr_options(const IndexArguments& arguments, const Common& common) {
+  BebrOptions options = arguments.bebr;
+  options.seed = common.seed;
+  if (arguments.bits == 0) return options;
+  if (arguments.bits % (options.loops + 1) != 0)
+    throw_error<OptionError>("--bits {} is no multiple of {} (--loops {} gives {} bits a dimension)", arguments.bits,
+                             options.loops + 1, options.loops, options.loops + 1);
+  options.dimensions = arguments.bits / (options.loops + 1);
+  return options;
+}
+
+/// What turns the vectors of `file` into codes. `old`: codes that stay (--compatible-with).
+CodeEncoder train_encoder(const std::string& method, const NpyFile& file, const IndexArguments& arguments, const Common& common,
+                          const OldCodes* old) {
+  if (method == "hamming") {
+    if (arguments.bits != 0 && arguments.bits != file.columns())
+      throw_error<OptionError>(
+          "--method hamming takes one bit of each of the {} columns, not --bits {}; itq and bebr take others", file.columns(),
+          arguments.bits);
+    return sign_encoder(file.columns());
+  }
+  if (method == "itq") {
+    const std::vector<float> rows = sampled_rows(file, arguments.train_rows);
+    return train_itq(rows, file.columns(), arguments.bits > 0 ? arguments.bits : file.columns(), kItqIterations, common.seed);
+  }
+  if (method != "bebr") throw OptionError(unknown_name_message("method", method, {"hamming", "itq", "bebr"}));
+  TrainingRows rows;
+  if (!arguments.pairs.empty())
+    rows = read_pairs(arguments.pairs, file);
+  else
+    rows.documents = old != nullptr ? file.to_float() : sampled_rows(file, arguments.train_rows);
+  return train_bebr(rows.pairs(file.columns()), bebr_options(arguments, common), "bebr", old);
 }
 
 int build(const IndexArguments& arguments, const Common& common) {
@@ -133,8 +231,23 @@ int build(const IndexArguments& arguments, const Common& common) {
   std::vector<uint8_t> encoded;
   const uint8_t* rows = nullptr;
   double training = 0;
-  if (arguments.codes.empty()) {
-    plan.encoder = train_encoder(plan.method, file, arguments);
+  if (!arguments.compatible.empty()) {
+    if (plan.method != "bebr" || arguments.codes.empty() == false)
+      throw OptionError("--compatible-with trains a new encoder: it needs --method bebr and --vectors");
+    const Index old(arguments.compatible);
+    plan.format = old.format();
+    encoded = codes_by_id(old, file.rows());
+    const OldCodes codes{old.format(), encoded};
+    plan.encoder = train_encoder(plan.method, file, arguments, common, &codes);
+    training = seconds_since(begin);
+    rows = encoded.data();
+  } else if (arguments.codes.empty()) {
+    if (arguments.like.empty()) {
+      plan.encoder = train_encoder(plan.method, file, arguments, common, nullptr);
+    } else {
+      plan.encoder = load_encoder(fs::path(arguments.like) / "encoder.safetensors");
+      plan.method = plan.encoder->method;
+    }
     training = seconds_since(begin);
     plan.format = plan.encoder->format();
     Progress progress("encoding", file.rows(), "vectors");
@@ -313,13 +426,22 @@ Verb index_verb(CLI::App& root) {
   CLI::App* app = action("build", "makes an index", build, false);
   inputs(app);
   app->add_option("-o,--output", a.output, "the folder to write")->required()->type_name("DIR");
-  app->add_option("--method", a.method, "how vectors become codes: hamming (sign bits; default)");
-  app->add_option("--bits", a.bits, "bits a code in all (hamming: one per dimension)")->check(CLI::Range(1, 1 << 18));
-  app->add_option("--loops", a.loops, "u of multi-bit codes: u + 1 bits a dimension (--codes: default 0)")
-      ->check(CLI::Range(0, 3));
+  a.build = app;
+  app->add_option("--method", a.method, "how vectors become codes: hamming (their sign bits; default), itq, bebr (learned)");
+  app->add_option("--bits", a.bits, "bits of a code in all (itq: at most the columns; bebr: sets --dimensions)")
+      ->check(CLI::Range(1, 1 << 18));
+  file_option(app, "--pairs", a.pairs,
+              "bebr: float [n, 2, d] (query, document) or int64 [n, 2] rows of --vectors (default: noisy self-pairs)");
+  app->add_option("--train-rows", a.train_rows, "vectors that itq, or bebr without pairs, learns from (default 30000)")
+      ->check(CLI::Range(16, 1 << 30));
+  app->add_option("--like", a.like, "encode as this index does, without training")->type_name("DIR");
+  app->add_option("--compatible-with", a.compatible,
+                  "bebr: keep this index's codes (row i of --vectors: the document of id i), train queries that find them")
+      ->type_name("DIR");
   app->add_option("--lists", a.lists, "coarse lists (IVF); a search looks into --probes of them (default 0: exhaustive)")
       ->check(CLI::Range(0, 1 << 20));
   app->add_flag("--force", a.force, "replace the folder if it exists");
+  bind_options(*app, describe(a.bebr), "Options of --method bebr (--loops also says what --codes hold; default there 0)");
 
   inputs(action("add", "appends vectors or codes", add));
   file_option(action("remove", "removes ids", remove), "--ids", a.ids, "what to remove, int64 [n] (.npy)", true);
