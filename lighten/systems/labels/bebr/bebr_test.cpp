@@ -167,7 +167,7 @@ TEST_F(Bebr, ASeedGivesTheSameEncoderAgain) {
 
 TEST_F(Bebr, NewQueriesFindOldCodes) {
   std::vector<float> queries, documents;
-  clustered(1000, 24, 500, 2, queries, documents);
+  clustered(500, 24, 250, 2, queries, documents);
   // Old vectors: another view of the same things, the first half of the columns turned around.
   std::vector<float> old_queries = queries, old_documents = documents;
   for (auto* view : {&old_queries, &old_documents})
@@ -177,21 +177,21 @@ TEST_F(Bebr, NewQueriesFindOldCodes) {
       .dimensions = 32, .loops = 1, .epochs = 3, .batch_size = 100, .learning_rate = 1e-3, .queue = 4, .seed = 1};
   const CodeEncoder old = train_bebr({.columns = 24, .queries = old_queries, .documents = old_documents}, options, "old");
   const CodeWriter writer(old);
-  std::vector<uint8_t> rows(static_cast<size_t>(1000 * writer.format().row_bytes()));
-  writer.encode(old_documents.data(), 1000, rows.data(), pool_);
+  std::vector<uint8_t> rows(static_cast<size_t>(500 * writer.format().row_bytes()));
+  writer.encode(old_documents.data(), 500, rows.data(), pool_);
   const OldCodes codes{writer.format(), rows};
   const BebrPairs pairs{.columns = 24, .queries = queries, .documents = documents};
   const auto finds = [&](const CodeEncoder& encoder) {
     const CodeWriter query_writer(encoder);
     std::vector<uint8_t> q(rows.size());
-    query_writer.encode(queries.data(), 1000, q.data(), pool_);
-    std::vector<float> x(1000 * 32), y = x;
-    for (int64_t i = 0; i < 1000; ++i) {
+    query_writer.encode(queries.data(), 500, q.data(), pool_);
+    std::vector<float> x(500 * 32), y = x;
+    for (int64_t i = 0; i < 500; ++i) {
       unit_vector_of_row(codes.format, q.data() + i * codes.format.row_bytes(), x.data() + i * 32);
       unit_vector_of_row(codes.format, rows.data() + i * codes.format.row_bytes(), y.data() + i * 32);
     }
-    const torch::Tensor s = torch::from_blob(x.data(), {1000, 32}).matmul(torch::from_blob(y.data(), {1000, 32}).t());
-    return (s.argmax(1) == torch::arange(1000)).to(torch::kFloat64).mean().item<double>();
+    const torch::Tensor s = torch::from_blob(x.data(), {500, 32}).matmul(torch::from_blob(y.data(), {500, 32}).t());
+    return (s.argmax(1) == torch::arange(500)).to(torch::kFloat64).mean().item<double>();
   };
   EXPECT_GT(finds(train_bebr(pairs, options, "new", &codes)), 0.3);
   EXPECT_LT(finds(train_bebr(pairs, options, "new")), 0.02);  // two encoders that never met
