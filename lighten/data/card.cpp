@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "lighten/data/captions.h"
 #include "lighten/data/deb_sets.h"
 #include "lighten/data/image_sets.h"
 
@@ -125,6 +126,27 @@ DataCard card_of(const PairSet& set) {
   return card;
 }
 
+DataCard card_of(const CaptionedSet& set) {
+  DataCard card = card_of(set.pictures);
+  std::vector<int64_t> counts(set.keyword_names.size());
+  int64_t total = 0, named = 0;
+  for (const auto& keywords : set.keywords) {
+    total += static_cast<int64_t>(keywords.size());
+    for (const int32_t k : keywords) ++counts[static_cast<size_t>(k)];
+  }
+  for (const std::string& caption : set.captions) named += caption.empty() ? 0 : 1;
+  const auto n = static_cast<double>(std::max<int64_t>(set.pictures.size(), 1));
+  card.facts.emplace_back("with a caption", fmt::format("{}", named));
+  card.facts.emplace_back("keywords", frequencies(set.keyword_names, counts));
+  card.facts.emplace_back("keywords a picture", fmt::format("{:.2f}", static_cast<double>(total) / n));
+  for (const size_t i : some(set.pictures.size())) {
+    std::string names;
+    for (const int32_t k : set.keywords[i]) names += (names.empty() ? "" : ", ") + set.keyword_names[static_cast<size_t>(k)];
+    card.examples.push_back(fmt::format("{}: {{{}}}", shortened(set.captions[i], 60), shortened(names)));
+  }
+  return card;
+}
+
 DataCard data_card(const std::string& id) {
   const DataOptions here{.fetch = false};
   if (id == "deb-text") return card_of(deb_text_set(here));
@@ -132,6 +154,8 @@ DataCard data_card(const std::string& id) {
   if (id == "deb-xml") return card_of(deb_xml_set(here));
   if (id == "deb-graph") return card_of(deb_graph_set(here));
   if (id == "deb-pairs") return card_of(deb_pairs_set(here));
+  const auto& captioned = captioned_set_ids();
+  if (std::find(captioned.begin(), captioned.end(), id) != captioned.end()) return card_of(captioned_set(id, here));
   if (is_image_set(id)) return card_of(image_set(id, here));
   return {};
 }

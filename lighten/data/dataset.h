@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "lighten/base/file.h"
+#include "lighten/data/pixels.h"
 
 namespace lighten {
 
@@ -41,7 +42,7 @@ std::vector<int64_t> limit_samples(const std::vector<std::string>& ids, const st
 /// Pictures with one label each.
 struct ImageSet {
   int64_t channels = 0, height = 0, width = 0;
-  std::vector<uint8_t> pixels;  ///< [n, channels, height, width]
+  Pixels pixels;                ///< [n, channels, height, width]
   std::vector<int32_t> labels;  ///< index into class_names
   std::vector<std::string> class_names, ids, keys;
   std::vector<Split> splits;

@@ -172,10 +172,11 @@ std::string field_of(const fs::path& package, const std::string& field) {
   return value;
 }
 
-constexpr const char* kOwnText =
-    "Or bring your own: put calibration.txt and test.txt (plain text, paragraphs separated by blank lines) into the folder "
-    "that `lighten data show prose` names, "
-    "or give your own files to --calib and --text.";
+constexpr const char* kOwn =
+    "Or bring your own: every verb takes your files (texts as .jsonl or .csv, pictures as a folder of class folders, vectors "
+    "as "
+    ".npy); for prose, put calibration.txt and test.txt (plain text, paragraphs separated by blank lines) into the folder that "
+    "`lighten data show prose` names.";
 
 }  // namespace
 
@@ -189,10 +190,14 @@ std::vector<DebianPackage> fetch_debian(const fs::path& work, const std::vector<
     fs::remove_all(incoming);
     fs::create_directories(incoming);
     ProcessResult apt = apt_download(incoming, missing, expected_bytes, "");
-    if (apt.exit_code == 127) throw_error<FileError>("apt-get: not found; the texts come from Debian packages. {}", kOwnText);
+    if (apt.exit_code == 127)
+      throw_error<FileError>(
+          "apt-get: not found; this data is built from Debian packages, so it needs apt-get and dpkg-deb. {}", kOwn);
     if (apt.exit_code != 0) apt = apt_download(incoming, missing, expected_bytes, private_lists(work));
     if (apt.exit_code != 0)
-      throw_error<FileError>("`apt-get download` failed:\n{}\nCheck the network. {}", tail(apt.output), kOwnText);
+      throw_error<FileError>(
+          "`apt-get download` failed:\n{}\nCheck the network; what is already here is kept, and the next call goes on. {}",
+          tail(apt.output), kOwn);
     for (const auto& entry : fs::directory_iterator(incoming))
       if (entry.path().extension() == ".deb") fs::rename(entry.path(), kept / (field_of(entry.path(), "Package") + ".deb"));
     fs::remove_all(incoming);
@@ -201,7 +206,7 @@ std::vector<DebianPackage> fetch_debian(const fs::path& work, const std::vector<
   for (const std::string& name : names) {
     check_interrupt();
     const fs::path file = kept / (name + ".deb"), folder = work / "unpacked" / name;
-    if (!fs::exists(file)) throw_error<FileError>("apt-get downloaded no package {}. {}", name, kOwnText);
+    if (!fs::exists(file)) throw_error<FileError>("apt-get downloaded no package {}. {}", name, kOwn);
     fs::remove_all(folder);
     fs::create_directories(folder);
     const ProcessResult unpack = run_process({"dpkg-deb", "-x", file.string(), folder.string()});

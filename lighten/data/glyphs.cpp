@@ -318,7 +318,7 @@ ImageSet draw_glyphs(const std::vector<fs::path>& fonts, int64_t side, int64_t j
   set.height = set.width = side;
   for (const uint32_t character : characters()) set.class_names.emplace_back(1, static_cast<char>(character));
   for (size_t f = 0; f < faces.size(); ++f) {
-    set.pixels.insert(set.pixels.end(), faces[f].pixels.begin(), faces[f].pixels.end());
+    set.pixels.append(faces[f].pixels.begin(), faces[f].pixels.end());
     for (size_t c = 0; c < characters().size(); ++c)
       for (int64_t j = 0; j <= jittered; ++j) {
         set.labels.push_back(static_cast<int32_t>(c));

@@ -138,7 +138,7 @@ void build_icons(const fs::path& work, const fs::path& output) {
     }
     if (!seen.emplace(image.pixels.begin(), image.pixels.end()).second) continue;
     if (set.class_names.empty() || set.class_names.back() != file.name) set.class_names.push_back(file.name);
-    set.pixels.insert(set.pixels.end(), image.pixels.begin(), image.pixels.end());
+    set.pixels.append(image.pixels.begin(), image.pixels.end());
     set.labels.push_back(static_cast<int32_t>(set.class_names.size()) - 1);
     set.ids.push_back(fmt::format("{}/{}/{}", file.family, file.name, seen.size()));
     set.keys.push_back(file.family);

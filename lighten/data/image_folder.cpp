@@ -54,7 +54,7 @@ void decode(const std::vector<fs::path>& paths, const FolderOptions& options, Im
     const Image image = read_image(path, set.channels, options.background);
     if (side == 0) side = std::max(image.height, image.width);
     const Image square = squared(image, side, options.background);
-    set.pixels.insert(set.pixels.end(), square.pixels.begin(), square.pixels.end());
+    set.pixels.append(square.pixels.begin(), square.pixels.end());
     progress.advance();
   }
   progress.finish();
@@ -138,7 +138,7 @@ void write_image_folder(const ImageSet& set, const fs::path& folder) {
   for (int64_t i = 0; i < set.size(); ++i) {
     const fs::path place = folder / split_name(set.splits.at(i)) / set.class_names[set.labels[i]];
     fs::create_directories(place);
-    const auto from = set.pixels.begin() + i * set.sample_bytes();
+    const uint8_t* from = set.pixels.begin() + i * set.sample_bytes();
     write_png(place / fmt::format("{:06}.png", i), {set.channels, set.height, set.width, {from, from + set.sample_bytes()}});
   }
 }

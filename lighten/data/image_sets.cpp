@@ -51,7 +51,7 @@ void append_idx(const std::string& images, const std::string& labels, const std:
   set.channels = 1;
   set.height = height;
   set.width = width;
-  set.pixels.insert(set.pixels.end(), images.begin() + 16, images.end());
+  set.pixels.append(images.begin() + 16, images.end());
   for (int64_t i = 0; i < n; ++i) set.labels.push_back(static_cast<uint8_t>(labels[8 + i]));
 }
 
@@ -81,10 +81,13 @@ ImageSet fashion_set(const DataOptions& options) {
   return limited(std::move(set), options);
 }
 
+ImageSet emoji_set(const DataOptions& options) { return limited(stored_set("emoji", options), options); }
+ImageSet clipart_set(const DataOptions& options) { return limited(stored_set("clipart", options), options); }
+
 ImageSet glyph_latin_set(const DataOptions& options) { return limited(stored_set("glyph-latin", options), options); }
 
 const std::vector<std::string>& image_set_ids() {
-  static const std::vector<std::string> ids = {"fashion", "glyph-latin", "icons"};
+  static const std::vector<std::string> ids = {"fashion", "glyph-latin", "glyph-n", "icons", "emoji", "clipart"};
   return ids;
 }
 
@@ -95,7 +98,10 @@ bool is_image_set(const std::string& id) {
 ImageSet image_set(const std::string& id, const DataOptions& options) {
   if (id == "fashion") return fashion_set(options);
   if (id == "glyph-latin") return glyph_latin_set(options);
+  if (id == "glyph-n") return glyph_n_set(options);
   if (id == "icons") return icons_set(options);
+  if (id == "emoji") return emoji_set(options);
+  if (id == "clipart") return clipart_set(options);
   throw OptionError(unknown_name_message("set of pictures", id, image_set_ids()));
 }
 
@@ -107,8 +113,8 @@ ImageSet subset(const ImageSet& set, const std::vector<int64_t>& samples) {
   part.class_names = set.class_names;
   part.pixels.reserve(samples.size() * set.sample_bytes());
   for (const int64_t i : samples) {
-    const auto from = set.pixels.begin() + i * set.sample_bytes();
-    part.pixels.insert(part.pixels.end(), from, from + set.sample_bytes());
+    const uint8_t* from = set.pixels.begin() + i * set.sample_bytes();
+    part.pixels.append(from, from + set.sample_bytes());
     part.labels.push_back(set.labels[i]);
     if (!set.ids.empty()) part.ids.push_back(set.ids[i]);
     if (!set.keys.empty()) part.keys.push_back(set.keys[i]);
@@ -135,7 +141,8 @@ ImageSet keep_classes(const ImageSet& set, const std::vector<std::string>& names
 
 void save_image_set(const ImageSet& set, const fs::path& folder) {
   check_set(set, folder.string());
-  write_npy(folder / "pixels.npy", {set.size(), set.channels, set.height, set.width}, set.pixels);
+  write_npy(folder / "pixels.npy", DType::u8, {set.size(), set.channels, set.height, set.width},
+            std::as_bytes(std::span(set.pixels.data(), set.pixels.size())));
   std::string rows = "id\tkey\tclass\n";
   for (int64_t i = 0; i < set.size(); ++i)
     rows += set.ids[i] + "\t" + set.keys[i] + "\t" + set.class_names[set.labels[i]] + "\n";
@@ -146,14 +153,14 @@ void save_image_set(const ImageSet& set, const fs::path& folder) {
 }
 
 ImageSet load_image_set(const fs::path& folder) {
-  const NpyFile file(folder / "pixels.npy");
+  const auto stored = std::make_shared<const NpyFile>(folder / "pixels.npy");
+  const NpyFile& file = *stored;
   if (file.shape().size() != 4) throw_error<FormatError>("{}: {} dimensions, not 4", file.name(), file.shape().size());
   ImageSet set;
   set.channels = file.shape()[1];
   set.height = file.shape()[2];
   set.width = file.shape()[3];
-  const std::span<const uint8_t> pixels = file.values<uint8_t>();
-  set.pixels.assign(pixels.begin(), pixels.end());
+  set.pixels = Pixels(file.values<uint8_t>(), stored);
   std::unordered_map<std::string, int32_t> classes;
   const std::string names = read_file(folder / "classes.txt");
   for (size_t from = 0; from < names.size();) {
@@ -207,7 +214,7 @@ std::string terminal_pictures(const ImageSet& set, int64_t columns_of_text, int6
       for (int64_t step = 0; step < set.size(); ++step) {
         const int64_t at = (start + step) % set.size();
         if (set.labels[at] != wanted) continue;
-        const auto from = set.pixels.begin() + at * set.sample_bytes();
+        const uint8_t* from = set.pixels.begin() + at * set.sample_bytes();
         pictures.push_back(resized({set.channels, set.height, set.width, {from, from + set.sample_bytes()}}, side, side));
         break;
       }

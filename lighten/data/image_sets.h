@@ -13,9 +13,18 @@ ImageSet fashion_set(const DataOptions& options = {});
 /// 28 x 28 grey letters and digits (62 classes: 0-9, A-Z, a-z) of some 500 font faces, ink 255 on paper 0. Key: font family,
 /// all its weights together. A face is drawn plain and several times jittered.
 ImageSet glyph_latin_set(const DataOptions& options = {});
+/// 28 x 28 grey Han, Hangul and kana (some 40,000 classes, "U+4E00") as some 35 designs draw them. Key: design; those that
+/// share drawings are one. Of the keys 3 are test and 2 validation data; every class has at least 3 more. The pixels stay on
+/// the disk until they are used.
+ImageSet glyph_n_set(const DataOptions& options = {});
 /// 32 x 32 colour icons of several themes on white; class: the icon's name, the most frequent first. Key: family of themes
 /// (those that share drawings are one family).
 ImageSet icons_set(const DataOptions& options = {});
+
+/// 64 x 64 colour pictures on white (data/captions.h has their captions and keywords). emoji: class: Unicode's group; key: the
+/// emoji without skin tone and gender. clipart: class: the folder; key: the artist.
+ImageSet emoji_set(const DataOptions& options = {});
+ImageSet clipart_set(const DataOptions& options = {});
 
 /// "fashion", "glyph-latin", ...
 const std::vector<std::string>& image_set_ids();

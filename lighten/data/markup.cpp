@@ -431,6 +431,17 @@ Paragraphs paragraphs_of_osis(std::string_view osis) {
   return paragraphs;
 }
 
+std::string decode_entities(std::string_view text) {
+  std::string decoded;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '&')
+      append_entity(decoded, text, i);
+    else
+      decoded += text[i];
+  }
+  return decoded;
+}
+
 bool is_prose(std::string_view paragraph, size_t least_bytes) {
   if (paragraph.size() < least_bytes || paragraph.size() > 6000) return false;
   size_t letters = 0, symbols = 0, words = 0, other = 0;

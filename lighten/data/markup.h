@@ -19,6 +19,9 @@ Paragraphs paragraphs_of_man(std::string_view roff);
 /// OSIS as SWORD modules store it: verses joined to the paragraphs of the edition, notes and titles left out.
 Paragraphs paragraphs_of_osis(std::string_view osis);
 
+/// `text` with "&name;" and "&#NN;" replaced by what they stand for; unknown ones stay.
+std::string decode_entities(std::string_view text);
+
 /// True for a paragraph that reads as a sentence or more of English prose: long enough, mostly letters, no code.
 bool is_prose(std::string_view paragraph, size_t least_bytes = 120);
 
