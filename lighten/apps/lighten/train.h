@@ -15,7 +15,7 @@ void add_train_graph(CLI::App& train, const std::shared_ptr<Common>& common, Ver
 /// `lighten train bags --method llp-bp`, and what `lighten train classify --method llp-bp` shares with it.
 void add_train_bags(CLI::App& train, const std::shared_ptr<Common>& common, VerbActions& actions);
 struct BagOptions {
-  std::string features, bags, members;
+  std::string features, bags, members, labelled;
   double validation = 0.15;
   LlpBpOptions method;
 };

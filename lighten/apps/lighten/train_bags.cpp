@@ -55,6 +55,23 @@ BagTask read_bags(const BagOptions& options, std::vector<std::string>& names) {
     if (split_of(names[b], {.validation = options.validation, .test = 0}) == Split::validation) task.validation.push_back(row);
   }
   if (task.validation.size() == names.size()) task.validation.pop_back();
+  if (!options.labelled.empty()) {
+    task.validation.clear();  // the labelled instances choose instead
+    const CsvTable table = read_table(options.labelled);
+    const size_t row_column = table.column("id"), label_column = table.column("label");
+    for (int64_t i = 0; i < table.size(); ++i) {
+      const int64_t row = table.integer(i, row_column), label = table.integer(i, label_column);
+      if (row < 0 || row >= features.rows())
+        throw_error<FormatError>("{}: id {} is no row of {} (0 to {})", table.where(i), row, options.features,
+                                 features.rows() - 1);
+      if (const int64_t line = line_of[static_cast<size_t>(row)]; line >= 0)
+        throw_error<FormatError>("{}: id {} is in a bag ({} line {}); labels are for instances outside the bags",
+                                 table.where(i), row, options.members, line);
+      if (label != 0 && label != 1) throw_error<FormatError>("{}: label {} is neither 0 nor 1", table.where(i), label);
+      task.labelled.push_back(row);
+      task.labels.push_back(static_cast<uint8_t>(label));
+    }
+  }
   return task;
 }
 
@@ -69,6 +86,10 @@ void add_bag_options(CLI::App& app, BagOptions& options) {
   app.add_option("--members", options.members, "table id,bag: id is a row of the features")->type_name("FILE")->group(group);
   app.add_option("--validation", options.validation, "share of the bags that chooses the epoch, by their counts (default 0.15)")
       ->check(CLI::Range(0.0, 0.9))
+      ->group(group);
+  app.add_option("--labelled", options.labelled,
+                 "table id,label (0 or 1) of a few instances outside the bags: they choose the epoch, by AUC, as in the paper")
+      ->type_name("FILE")
       ->group(group);
   bind_options(app, describe(options.method), "LLP-BP");
 }
@@ -95,7 +116,7 @@ int train_bags(const Common& common, const std::string& method, BagOptions& opti
     nets = model.nets;
     for (const LlpBpRound& round : model.rounds)
       figures["rounds"].push_back(
-          {{"iterations", round.beliefs.iterations}, {"converged", round.beliefs.converged}, {"best_epoch", round.best_epoch}});
+          {{"iterations", round.beliefs.iterations}, {"converged", round.beliefs.converged}, {"best_epoch", round.fit.best_epoch}});
     if (!model.rounds[0].beliefs.converged)
       warn(fmt::format(
           "belief propagation still moved by {:.2g} after {} iterations; a smaller --lambda-edge or --lambda-bag helps",

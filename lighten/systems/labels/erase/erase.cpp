@@ -140,9 +140,15 @@ EraseResult erase(const GraphTask& task, const EraseOptions& options, const std:
   };
   if (!task.validation.empty())
     training.validate = [&] {
-      const torch::Tensor z = embed_nodes(net, loops, task.x);
-      const torch::Tensor cosine = torch::mm(unit_l2(z), unit_l2(prototypes_of(task, y, z)).t());
-      return accuracy_on(task.validation, argmax_of(cosine), task.labels);
+      torch::Tensor z;
+      std::vector<int32_t> labels;
+      {
+        const torch::NoGradGuard no_grad;
+        z = embed_nodes(net, loops, task.x);
+        labels = argmax_of(prototype_labels(task, spread, y, z, options));
+      }
+      const torch::AutoGradMode grad(true);  // the readout is fitted
+      return accuracy_on(task.validation, argmax_of(logistic_readout(z, task.train, labels, task.classes)), task.labels);
     };
   const TrainResult trained = train(training, {.epochs = options.epochs,
                                                .batch_size = 1,

@@ -42,7 +42,7 @@ struct EraseResult {
 ///  Z_j
 ///     the rows with L = j: spread all, pull each class together.
 ///  5. readout: logistic regression on Z / |Z| fitted to the training nodes' denoised labels.
-/// The epoch with the highest accuracy of a nearest-prototype classifier on the validation nodes' labels is kept.
+/// The epoch whose readout has the highest accuracy on the validation nodes' labels is kept, as in the release.
 /// Differences to the release: Adam without amsgrad; columns are normalised as there, written as A D^-1.
 /// Source: Chen et al., "ERASE: Error-Resilient Representation Learning on Graphs for Label Noise Tolerance", CIKM 2024.
 EraseResult erase(const GraphTask& task, const EraseOptions& options = {}, const std::string& title = "erase");

@@ -31,11 +31,11 @@ Extent extent_of(RecipeSize size) {
     case RecipeSize::smoke:
       return {60, 5, {0.4}, 3, 0, 1, false};
     case RecipeSize::standard:
-      return {700, 20, {0.4}, 60, 30, 3, false};
+      return {700, 20, {0.4}, 200, 60, 3, false};
     case RecipeSize::full:
       break;
   }
-  return {1200, 20, {0.1, 0.3, 0.5}, 120, 40, 3, true};
+  return {1000, 20, {0.1, 0.3, 0.5}, 200, 60, 3, true};
 }
 
 const std::vector<std::string> kSections = {"admin", "electronics", "fonts",   "games", "graphics", "mail",
@@ -92,8 +92,6 @@ NoisyTask noisy_task(const Ground& ground, int64_t labelled, const std::string& 
 
 EraseOptions erase_options(const Extent& extent, const std::string& arm, uint64_t seed) {
   EraseOptions options;
-  options.hidden = 128;
-  options.learning_rate = 3e-3;  // the paper's 1e-3 for 400 epochs; this budget is shorter
   options.epochs = extent.epochs;
   options.patience = extent.patience;
   options.denoise = arm != "erase-without-denoising";
@@ -111,7 +109,15 @@ Metrics measure(const NoisyTask& noisy, const std::string& arm, const Extent& ex
   metrics["given"] = accuracy_on(noisy.task.train, noisy.task.labels, noisy.clean);
   torch::Tensor scores;
   if (arm == "gcn" || arm == "gat") {
-    scores = train_graph_net(noisy.task, arm, baseline, fmt::format("{}, seed {}", arm, seed));
+    double best = -1;  // the better of two learning rates on the validation nodes
+    for (const double rate : {3e-3, 1e-2}) {
+      baseline.learning_rate = rate;
+      const torch::Tensor found =
+          train_graph_net(noisy.task, arm, baseline, fmt::format("{}, learning rate {}, seed {}", arm, rate, seed));
+      const double accuracy = accuracy_on(noisy.task.validation, argmax_of(found), noisy.clean);
+      if (accuracy > best) scores = found;
+      best = std::max(best, accuracy);
+    }
   } else if (arm == "coteaching-gcn") {
     scores = train_coteaching(noisy.task, baseline, 1 - metrics["given"], fmt::format("{}, seed {}", arm, seed));
   } else if (arm == "label-propagation") {
@@ -190,7 +196,7 @@ void run(Bench& bench) {
       "MiniLM features, {} "
       "labelled nodes a class. Only training labels are damaged; every method keeps the epoch that is best on the "
       "same clean validation "
-      "nodes, as the release does. Nodes are split by source package. Co-teaching is told the true share of wrong labels.",
+      "nodes, as the release does; GCN and GAT also choose the better of two learning rates on them. Nodes are split by source package. Co-teaching is told the true share of wrong labels.",
       extent.labelled));
   bench.setting("data", "deb-graph");
   bench.setting("nodes_per_split", extent.nodes);

@@ -4,9 +4,11 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "lighten/base/error.h"
+#include "lighten/eval/classification.h"
 #include "lighten/nn/knn.h"
 #include "lighten/nn/product.h"
 #include "lighten/train/loop.h"
@@ -102,6 +104,19 @@ void check_task(const BagTask& task) {
   if (!positive || !negative) throw OptionError("the counts of all bags say one class; there is nothing to learn");
   for (const int64_t bag : task.validation)
     if (bag < 0 || bag >= std::ssize(task.bags)) throw_error<OptionError>("validation bag {} of {}", bag, task.bags.size());
+  if (task.labelled.size() != task.labels.size())
+    throw_error<OptionError>("{} labelled instances, but {} labels", task.labelled.size(), task.labels.size());
+  std::array<bool, 2> seen{};
+  for (size_t i = 0; i < task.labelled.size(); ++i) {
+    const int64_t row = task.labelled[i];
+    if (row < 0 || row >= task.x.size(0)) throw_error<OptionError>("labelled instance {} of {}", row, task.x.size(0));
+    if (const int64_t bag = bag_of[static_cast<size_t>(row)]; bag >= 0)
+      throw_error<OptionError>("instance {} has a label and is in bag {}; give labels to instances outside the bags", row, bag);
+    if (task.labels[i] > 1) throw_error<OptionError>("instance {}: label {} is neither 0 nor 1", row, task.labels[i]);
+    seen[task.labels[i]] = true;
+  }
+  if (!task.labelled.empty() && !(seen[0] && seen[1]))
+    throw OptionError("all labelled instances have one class; they cannot choose an epoch");
   if (training_bags(task).empty()) throw OptionError("all bags are set aside for validation; none is left for training");
 }
 
@@ -149,7 +164,7 @@ LlpBpRound infer_labels(const BagTask& task, const torch::Tensor& covariates, co
 }
 
 BagNet train_bag_net(const BagTask& task, const torch::Tensor& x, const BagLosses& losses, const LlpBpOptions& options,
-                     const std::string& title, int64_t* best_epoch) {
+                     const std::string& title, BagFit* fit) {
   BagNet net(x.size(1), options.seed * 1000 + 1);
   TrainTask training;
   training.title = title;
@@ -170,7 +185,12 @@ BagNet train_bag_net(const BagTask& task, const torch::Tensor& x, const BagLosse
                              : bce(net->bag_head->forward(bag_means(h, batch)).squeeze(1), batch.proportions));
     return loss;
   };
-  if (!task.validation.empty()) {
+  if (!task.labelled.empty()) {
+    training.validate = [&net, &x, &task] {
+      const torch::Tensor logits = net->instances(x.index_select(0, torch::tensor(task.labelled))).to(torch::kDouble).contiguous();
+      return auc(task.labels, {logits.data_ptr<double>(), static_cast<size_t>(logits.numel())});
+    };
+  } else if (!task.validation.empty()) {
     const BagBatch held = batch_of(task, task.validation);
     training.validate = [&net, &x, held] {
       const torch::Tensor means = bag_means(torch::sigmoid(net->instances(x.index_select(0, held.rows))), held).squeeze(1);
@@ -189,7 +209,7 @@ BagNet train_bag_net(const BagTask& task, const torch::Tensor& x, const BagLosse
                        .schedule = "constant",
                        .patience = options.patience,
                        .seed = options.seed});
-  if (best_epoch) *best_epoch = trained.best_epoch;
+  if (fit) *fit = {trained.best_epoch, trained.best_score};
   return net;
 }
 
@@ -212,7 +232,7 @@ LlpBpModel llp_bp(const BagTask& task, const LlpBpOptions& options, const std::s
     LlpBpOptions own = options;
     own.seed = options.seed + static_cast<uint64_t>(r) * 101;
     model.nets.push_back(
-        train_bag_net(task, covariates, losses, own, fmt::format("{}, round {}", title, r + 1), &round.best_epoch));
+        train_bag_net(task, covariates, losses, own, fmt::format("{}, round {}", title, r + 1), &round.fit));
     model.rounds.push_back(std::move(round));
     const torch::NoGradGuard no_grad;
     covariates = model.nets.back()->embed(covariates);

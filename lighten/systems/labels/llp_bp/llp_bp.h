@@ -32,9 +32,13 @@ struct BagTask {
   std::vector<std::vector<int64_t>> bags;  ///< rows of x; rows in no bag are not trained on
   std::vector<int64_t> counts;             ///< positives of each bag
   std::vector<int64_t> validation;         ///< bags that are set aside: their counts decide which epoch is kept
+  /// A few rows of x in no bag whose labels (0, 1) are known: if there are any, the epoch is chosen by AUC on them, as in the
+  /// paper, and not by bags.
+  std::vector<int64_t> labelled;
+  std::vector<uint8_t> labels;
 };
 /// Throws OptionError that names the bag: empty, a count above its size, an instance in two bags or outside, and when all
-/// counts say the same class; or when no bag is left for training.
+/// counts say the same class; or when no bag is left for training; and when a labelled row is in a bag, or all have one class.
 void check_task(const BagTask& task);
 
 /// A trunk on features, a head for instances on its last layer, and a head for bags on the mean of that layer.
@@ -47,11 +51,18 @@ struct BagNetImpl : torch::nn::Module {
 };
 TORCH_MODULE(BagNet);
 
+/// The epoch of a net that was kept, and what it was kept for: AUC on labelled instances, or minus the cross-entropy between
+/// proportions and mean predictions on the validation bags (the larger, the better; compares trainings on one task).
+struct BagFit {
+  int64_t best_epoch = 0;
+  double score = 0;
+};
+
 /// What one round did.
 struct LlpBpRound {
   Beliefs beliefs;
   std::vector<uint8_t> pseudo;  ///< [n] of the instances in training bags; 0 elsewhere
-  int64_t best_epoch = 0;
+  BagFit fit;
 };
 
 /// The learned classifier: nets in order; each but the first reads the embedding of the one before.
@@ -66,9 +77,9 @@ struct LlpBpModel {
 /// 2. belief propagation over P(y) ~ exp(-lambda_bag sum_bags (sum y - count)^2 - lambda_edge sum_edges K (y_i - y_j)^2)
 /// (belief_propagation.h; every bag is one factor); 3. hard labels at 0.5; 4. a net of 320-128 ReLUs is trained on them, with
 /// bag_weight times the cross-entropy between a bag's proportion and a second head's view of its mean embedding; batches are
-/// whole bags of about `batch` instances; the epoch with the smallest cross-entropy between proportion and mean prediction on
-/// the validation bags is kept. The next round's covariates are the net's 128 hidden values.
-/// No instance label is used anywhere, the validation included.
+/// whole bags of about `batch` instances; the epoch with the highest AUC on the labelled instances is kept, or, without any,
+/// that with the smallest cross-entropy between proportion and mean prediction on the validation bags. The next round's
+/// covariates are the net's 128 hidden values. No label of an instance in a bag is used anywhere.
 /// Source: Havaldar et al., "Learning from Label Proportions: Bootstrapping Supervised Learners via Belief Propagation", ICLR
 /// 2024; the release builds pairs inside bags, O(|S|^2) messages, where this uses the exact message of the count.
 LlpBpModel llp_bp(const BagTask& task, const LlpBpOptions& options = {}, const std::string& title = "llp-bp");
@@ -84,6 +95,6 @@ struct BagLosses {
   bool through_mean = false;
 };
 BagNet train_bag_net(const BagTask& task, const torch::Tensor& x, const BagLosses& losses, const LlpBpOptions& options,
-                     const std::string& title, int64_t* best_epoch = nullptr);
+                     const std::string& title, BagFit* fit = nullptr);
 
 }  // namespace lighten

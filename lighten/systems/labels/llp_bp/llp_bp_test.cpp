@@ -91,6 +91,42 @@ TEST(LlpBp, RefusesBagsThatCannotBe) {
   task = good;
   task.validation = {0, 1, 2, 3, 4};
   EXPECT_THROW(check_task(task), OptionError);
+  task = good;
+  task.bags.pop_back();  // its eight rows are free
+  task.counts.pop_back();
+  task.validation.clear();
+  task.labelled = {32, 33};
+  task.labels = {0, 1};
+  EXPECT_NO_THROW(check_task(task));
+  task.labels = {1, 1};
+  EXPECT_THROW(check_task(task), OptionError);
+  task.labels = {0, 2};
+  EXPECT_THROW(check_task(task), OptionError);
+  task.labels = {0, 1};
+  task.labelled[0] = 3;  // in bag 0
+  EXPECT_THROW(check_task(task), OptionError);
+}
+
+TEST(LlpBp, LabelledInstancesChooseTheEpoch) {
+  std::vector<uint8_t> truth;
+  BagTask task = clouds(400, 16, 5, truth);
+  task.validation.clear();
+  for (int bag = 0; bag < 5; ++bag) {
+    for (const int64_t row : task.bags.back()) {
+      task.labelled.push_back(row);
+      task.labels.push_back(truth[static_cast<size_t>(row)]);
+    }
+    task.bags.pop_back();
+    task.counts.pop_back();
+  }
+  BagFit fit;
+  BagLosses losses{.targets = {}, .instance_weight = 0, .bag_weight = 1, .through_mean = true};
+  BagNet net = train_bag_net(task, task.x, losses, small_options(), "dllp", &fit);
+  const torch::NoGradGuard no_grad;
+  const torch::Tensor logits =
+      net->instances(task.x.index_select(0, torch::tensor(task.labelled))).to(torch::kDouble).contiguous();
+  EXPECT_DOUBLE_EQ(fit.score, auc(task.labels, {logits.data_ptr<double>(), static_cast<size_t>(logits.numel())}));
+  EXPECT_GT(fit.best_epoch, 0);
 }
 
 }  // namespace
