@@ -76,6 +76,21 @@ void dequantize_row(const QuantTensor& t, const std::vector<GroupNumbers>& group
   }
 }
 
+/// w = sum_p plane_scale[p] * bit_p, then the minimum of the group.
+void dequantize_planes_row(const QuantTensor& t, int64_t row, float* out) {
+  const int64_t groups = t.groups_per_row(), size = t.group_size == 0 ? t.columns : t.group_size;
+  const size_t words = product(1, (t.columns + 63) / 64), first = product(row, groups);
+  std::fill(out, out + t.columns, 0.0f);
+  for (size_t p = 0; p < t.planes.size(); ++p) {
+    const uint64_t* bits = t.planes[p].data() + static_cast<size_t>(row) * words;
+    for (int64_t j = 0; j < t.columns; ++j)
+      if (bits[j / 64] >> (j % 64) & 1)
+        out[j] += half_to_float(t.plane_scales[p * product(t.rows, groups) + first + static_cast<size_t>(j / size)]);
+  }
+  if (t.zero == ZeroKind::minimum)
+    for (int64_t j = 0; j < t.columns; ++j) out[j] += half_to_float(t.minimums[first + static_cast<size_t>(j / size)]);
+}
+
 void add_outliers(const QuantTensor& t, std::vector<float>& weight) {
   for (int64_t row = 0; row + 1 < static_cast<int64_t>(t.outlier_rows.size()); ++row) {
     for (int64_t i = t.outlier_rows[static_cast<size_t>(row)]; i < t.outlier_rows[static_cast<size_t>(row) + 1]; ++i) {
@@ -134,6 +149,19 @@ void check_levels(const QuantTensor& t, const Checker& checker, const std::strin
   checker.below("code", t.codes, static_cast<unsigned>(t.codebook.size()));
 }
 
+void check_planes(const QuantTensor& t, const Checker& checker, const std::string& where) {
+  if (t.bits != 1 || t.books < 1 || t.books > 8)
+    throw_error<FormatError>("{}: {} planes of {} bits; 1 to 8 planes of 1 bit are supported", where, t.books, t.bits);
+  if (t.axis != GroupAxis::input || t.zero == ZeroKind::integer)
+    throw_error<FormatError>("{}: planes have groups along the inputs and no integer zero points", where);
+  checker.size("planes", t.planes, static_cast<size_t>(t.books));
+  for (const auto& plane : t.planes) checker.size("words of a plane", plane, product(t.rows, (t.columns + 63) / 64));
+  checker.size("plane scales", t.plane_scales, static_cast<size_t>(t.books) * group_count(t));
+  checker.size("minimums", t.minimums, t.zero == ZeroKind::minimum ? group_count(t) : 0);
+  checker.size("codes", t.codes, 0);
+  checker.size("scales", t.scales, 0);
+}
+
 void check_permutation(const QuantTensor& t, const std::string& where) {
   if (t.permutation.empty()) return;
   std::vector<bool> seen(static_cast<size_t>(t.columns));
@@ -173,14 +201,16 @@ void check_transform(const QuantTensor& t, const std::string& where, const Check
 }  // namespace
 
 std::vector<float> dequantize(const QuantTensor& tensor) {
-  if (tensor.kind != CodeKind::scalar && tensor.kind != CodeKind::levels)
+  if (tensor.kind == CodeKind::vectors)
     throw_error<ModelError>("dequantize: weights of kind \"{}\" are not implemented yet", kind_name(tensor.kind));
-  const std::vector<GroupNumbers> groups = group_numbers(tensor);
+  const bool planes = tensor.kind == CodeKind::planes;
+  const std::vector<GroupNumbers> groups = planes ? std::vector<GroupNumbers>() : group_numbers(tensor);
   std::vector<float> weight(product(tensor.rows, tensor.columns));
   std::vector<float> ordered(tensor.permutation.empty() ? 0 : static_cast<size_t>(tensor.columns));
   for (int64_t row = 0; row < tensor.rows; ++row) {
     float* out = weight.data() + product(row, tensor.columns);
-    dequantize_row(tensor, groups, row, ordered.empty() ? out : ordered.data());
+    float* target = ordered.empty() ? out : ordered.data();
+    planes ? dequantize_planes_row(tensor, row, target) : dequantize_row(tensor, groups, row, target);
     for (size_t j = 0; j < ordered.size(); ++j) out[tensor.permutation[j]] = ordered[j];
   }
   add_outliers(tensor, weight);
@@ -197,6 +227,7 @@ void check(const QuantTensor& tensor, const std::string& where) {
   const Checker checker(where);
   if (tensor.kind == CodeKind::scalar) check_scalar(tensor, checker);
   if (tensor.kind == CodeKind::levels) check_levels(tensor, checker, where);
+  if (tensor.kind == CodeKind::planes) check_planes(tensor, checker, where);
   checker.finite("scale", tensor.scales);
   checker.finite("minimum", tensor.minimums);
   checker.finite("outlier", tensor.outlier_values);

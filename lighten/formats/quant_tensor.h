@@ -14,7 +14,8 @@ enum class CodeKind : uint8_t {
   scalar,   ///< w = scale * (q - zero_point) or scale * q + minimum; q unsigned, `bits` wide
   levels,   ///< w = scale * level[q]; at most 2^bits free levels in `codebook` (FP4, NF4, ternary, IQ4-like);
             ///< ZeroKind::symmetric. The runtime wants whole levels of -127 .. 127; -1, 0, 1 at 2 bits take 1.6 there
-  planes,   ///< w = sum_p plane_scale[p] * bit_p (+ minimum): 0/1 bit planes (dual binarization, binary + offset)
+  planes,   ///< w = sum_p plane_scale[p] * bit_p (+ minimum; symmetric: none): 0/1 bit planes (dual binarization, binary +
+            ///< offset)
   vectors,  ///< w tile = scale * sum_k codebook[k][code_k]: vector codebooks (VPTQ, AQLM, PV-Tuning)
 };
 

@@ -132,8 +132,30 @@ TEST(QuantTensor, CheckNamesWhatIsWrong) {
 
 TEST(QuantTensor, KindsWithoutAnImplementationAreRefused) {
   QuantTensor t = random_tensor(4, 8, 4, 4, ZeroKind::integer, GroupAxis::input);
+  t.kind = CodeKind::vectors;
+  EXPECT_TRUE(contains(message_of<ModelError>([&] { dequantize(t); }), "vectors"));
+}
+
+TEST(QuantTensor, PlanesAreSummedWithTheirScales) {
+  QuantTensor t;
   t.kind = CodeKind::planes;
-  EXPECT_TRUE(contains(message_of<ModelError>([&] { dequantize(t); }), "planes"));
+  t.zero = ZeroKind::minimum;
+  t.bits = 1;
+  t.rows = 1;
+  t.columns = 70;
+  t.group_size = 35;
+  t.books = 2;
+  t.planes = {{0b101, 1}, {0b110, 0}};  // columns 0, 2, 64; columns 1, 2
+  for (const float scale : {2.0f, 3.0f, 0.5f, -1.0f}) t.plane_scales.push_back(float_to_half(scale));
+  t.minimums = {float_to_half(-1), float_to_half(4)};
+  EXPECT_NO_THROW(check(t, "test"));
+  const std::vector<float> w = dequantize(t);
+  EXPECT_EQ(std::vector<float>(w.begin(), w.begin() + 4), (std::vector<float>{1, -0.5f, 1.5f, -1}));
+  EXPECT_EQ(w[35], 4);
+  EXPECT_EQ(w[64], 7);
+  EXPECT_EQ(packed_bits(t), 2u * 70 + 16 * 6);
+  t.plane_scales.pop_back();
+  EXPECT_TRUE(contains(message_of<FormatError>([&] { check(t, "test"); }), "plane scales"));
 }
 
 }  // namespace

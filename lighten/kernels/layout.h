@@ -53,7 +53,9 @@ struct Layout {
   size_t zero_offset = 0;     ///< of the zeros in a tile; the scales start at 0
   size_t unit_offset = 0;     ///< of the units in a tile
   size_t tile_bytes = 0;
+  int planes = 1;
 
+  size_t plane_bytes() const { return static_cast<size_t>(tiles) * tile_bytes; }
   bool low_bit() const { return bits <= 8; }
   /// Kinds that multiply_packed knows; the others are expanded for one token too.
   bool direct() const { return codes == PackedCodes::plain ? bits > 1 : codes == PackedCodes::levels && bits == 4; }
@@ -84,6 +86,7 @@ inline Layout layout_of(const LinearSpec& spec) {
   l.zero = spec.zero;
   l.bfloat = spec.bits == 16 && spec.bfloat;
   l.codes = spec.bits <= 8 ? spec.codes : PackedCodes::plain;
+  l.planes = spec.planes;
   l.rows = spec.rows;
   l.columns = spec.columns;
   l.tiles = (spec.rows + kTileRows - 1) / kTileRows;

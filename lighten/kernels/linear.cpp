@@ -214,13 +214,16 @@ void run_tiles(const Job& job, int64_t tile, int tiles, const Panels& p, int64_t
   const int64_t t0 = g0 * p.lanes, t1 = std::min(g1 * p.lanes, p.tokens);
   for (int i = 0; i < tiles; ++i) std::memset(y + i * y_stride, 0, static_cast<size_t>(t1 - t0) * kTileRows * sizeof(float));
   const Layout& l = job.layout;
-  const uint8_t* at = reinterpret_cast<const uint8_t*>(job.task.packed) + static_cast<size_t>(tile) * l.tile_bytes;
-  if (p.path == Path::codes) {
-    tile_codes(l, at, tiles, p, g0, g1, kernels, y, y_stride);
-  } else if (p.path == Path::bfloat16) {
-    tile_bfloat16(l, at, p, g0, g1, kernels, y);
-  } else {
-    tile_floats(l, at, p, g0, g1, kernels, y);
+  for (int plane = 0; plane < l.planes; ++plane) {  // all of them into the same sums
+    const uint8_t* at = reinterpret_cast<const uint8_t*>(job.task.packed) + static_cast<size_t>(plane) * l.plane_bytes() +
+                        static_cast<size_t>(tile) * l.tile_bytes;
+    if (p.path == Path::codes) {
+      tile_codes(l, at, tiles, p, g0, g1, kernels, y, y_stride);
+    } else if (p.path == Path::bfloat16) {
+      tile_bfloat16(l, at, p, g0, g1, kernels, y);
+    } else {
+      tile_floats(l, at, p, g0, g1, kernels, y);
+    }
   }
   for (int i = 0; i < tiles; ++i) {
     const int64_t row = (tile + i) * kTileRows, rows = std::min<int64_t>(kTileRows, l.rows - row);

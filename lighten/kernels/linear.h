@@ -36,7 +36,11 @@ struct LinearSpec {
   int64_t columns = 0;     ///< inputs
   int64_t group_size = 0;  ///< 32, 64, 128, ...: any multiple of 32 that divides columns; 0: one group per row (any width)
   PackedCodes codes = PackedCodes::plain;
+  int planes = 1;  ///< bits 1: so many matrices of bits, each with its own scales, whose products are summed:
+                   ///< w = sum_p s_p (q_p - z_p) or sum_p (s_p q_p + m_p). They stand one behind the other.
 };
+/// Most planes that check() lets through.
+inline constexpr int kMostPlanes = 8;
 
 /// Throws ModelError if the kernels cannot run it (names the numbers and what would do).
 void check(const LinearSpec& spec);
@@ -44,6 +48,7 @@ void check(const LinearSpec& spec);
 size_t packed_bytes(const LinearSpec& spec);
 
 /// Codes (one per byte, [rows, columns]), scales [rows, groups], zero points or minimums, levels [2^bits] -> packed layout.
+/// Of several planes all arrays are [planes, ...].
 /// `out` holds packed_bytes(), 64-byte aligned.
 void pack_linear(const LinearSpec& spec, const uint8_t* codes, const Half* scales, const uint8_t* zero_points,
                  const Half* minimums, std::byte* out, const int8_t* levels = nullptr);

@@ -29,16 +29,23 @@ struct Weight {
   std::vector<int8_t> levels;
   Blob packed{0};
 
+  int64_t planes() const { return spec.planes; }
   int64_t groups() const { return spec.group_size == 0 ? 1 : spec.columns / spec.group_size; }
-  size_t group_at(int64_t r, int64_t c) const {
-    return static_cast<size_t>(r * groups() + (spec.group_size == 0 ? 0 : c / spec.group_size));
+  size_t group_at(int64_t plane, int64_t r, int64_t c) const {
+    return static_cast<size_t>((plane * spec.rows + r) * groups() + (spec.group_size == 0 ? 0 : c / spec.group_size));
   }
-  double offset(int64_t r, int64_t c) const {
-    if (spec.zero == PackedZero::minimum) return half_to_float(minimums[group_at(r, c)]);
+  double plane_offset(int64_t plane, int64_t r, int64_t c) const {
+    const size_t at = group_at(plane, r, c);
+    if (spec.zero == PackedZero::minimum) return half_to_float(minimums[at]);
     if (spec.codes == PackedCodes::levels) return 0;
     const int symmetric = spec.codes == PackedCodes::trits ? 1 : 1 << (spec.bits - 1);
-    const int zero = spec.zero == PackedZero::integer ? zero_points[group_at(r, c)] : symmetric;
-    return -static_cast<double>(half_to_float(scales[group_at(r, c)])) * zero;
+    const int zero = spec.zero == PackedZero::integer ? zero_points[at] : symmetric;
+    return -static_cast<double>(half_to_float(scales[at])) * zero;
+  }
+  double offset(int64_t r, int64_t c) const {
+    double sum = 0;
+    for (int64_t plane = 0; plane < planes(); ++plane) sum += plane_offset(plane, r, c);
+    return sum;
   }
   double value(int64_t r, int64_t c) const {
     const auto at = static_cast<size_t>(r * spec.columns + c);
@@ -46,14 +53,19 @@ struct Weight {
     if (spec.bits == 16) {
       return spec.bfloat ? bfloat16_to_float(float_to_bfloat16(floats[at])) : round_to_half(floats[at]);
     }
-    const int q = spec.codes == PackedCodes::levels ? levels[codes[at]] : codes[at];
-    return static_cast<double>(half_to_float(scales[group_at(r, c)])) * q + offset(r, c);
+    double sum = 0;
+    for (int64_t plane = 0; plane < planes(); ++plane) {
+      const uint8_t code = codes[static_cast<size_t>(plane * spec.rows * spec.columns) + at];
+      const int q = spec.codes == PackedCodes::levels ? levels[code] : code;
+      sum += static_cast<double>(half_to_float(scales[group_at(plane, r, c)])) * q + plane_offset(plane, r, c);
+    }
+    return sum;
   }
 };
 
 Weight random_weight(const LinearSpec& spec, Random& random) {
   Weight w{.spec = spec, .codes = {}, .zero_points = {}, .scales = {}, .minimums = {}, .floats = {}, .levels = {}};
-  const auto n = static_cast<size_t>(spec.rows * spec.columns);
+  const auto n = static_cast<size_t>(spec.planes * spec.rows * spec.columns);
   w.packed = Blob(packed_bytes(spec));
   if (spec.bits > 8) {
     for (size_t i = 0; i < n; ++i) w.floats.push_back(static_cast<float>(random.uniform() * 2 - 1));
@@ -64,7 +76,7 @@ Weight random_weight(const LinearSpec& spec, Random& random) {
   for (size_t i = 0; i < n; ++i) w.codes.push_back(static_cast<uint8_t>(random.below(levels)));
   if (spec.codes == PackedCodes::levels)
     for (uint64_t i = 0; i < levels; ++i) w.levels.push_back(static_cast<int8_t>(static_cast<int>(random.below(255)) - 127));
-  for (int64_t i = 0; i < spec.rows * w.groups(); ++i) {
+  for (int64_t i = 0; i < spec.planes * spec.rows * w.groups(); ++i) {
     w.scales.push_back(float_to_half(static_cast<float>(0.01 + random.uniform() * 0.05)));
     w.zero_points.push_back(static_cast<uint8_t>(random.below(levels)));
     w.minimums.push_back(float_to_half(static_cast<float>(random.uniform() * -0.2)));
@@ -87,6 +99,7 @@ LinearSpec random_spec(Random& random) {
     spec.codes = spec.bits == 2 && random.below(2) ? PackedCodes::trits : PackedCodes::levels;
     spec.zero = PackedZero::symmetric;
   }
+  if (spec.bits == 1) spec.planes = 1 + static_cast<int>(random.below(3));
   spec.group_size = kGroups[random.below(5)];
   spec.rows = 1 + static_cast<int64_t>(random.below(50));
   spec.columns = spec.group_size == 0 ? 1 + static_cast<int64_t>(random.below(300))
@@ -378,7 +391,9 @@ TEST(Pack, UnpackIsTheExactInverseAndRowsMeanWhatTheFormulaSays) {
 TEST_P(Linear, DequantizedTilesEqualUnpackedRowsBitForBit) {
   Random random(10);
   for (int i = 0; i < 600; ++i) {
-    Weight w = random_weight(i % 4 == 3 ? random_float_spec(random) : random_spec(random), random);
+    LinearSpec spec = i % 4 == 3 ? random_float_spec(random) : random_spec(random);
+    spec.planes = 1;  // a tile is one of one plane
+    Weight w = random_weight(spec, random);
     if (w.spec.bits == 32) continue;
     const kernels::Layout l = kernels::layout_of(w.spec);
     std::vector<float> row(static_cast<size_t>(w.spec.columns)), tile(static_cast<size_t>((w.spec.columns + 3) / 4 * 4 * 16));
@@ -440,6 +455,7 @@ TEST(Check, RefusesWhatNoKernelRunsAndNamesTheNumbers) {
   refused([](LinearSpec& s) { s.codes = PackedCodes::trits; }, "4 bits");
   refused([](LinearSpec& s) { s.codes = static_cast<PackedCodes>(9); }, "9");
   refused([](LinearSpec& s) { s.codes = PackedCodes::levels; }, "no zero points");
+  refused([](LinearSpec& s) { s.planes = 2; }, "2 planes of 4 bits");
 }
 
 TEST(Cpu, RefusesAnIsaThatTheMachineLacks) {

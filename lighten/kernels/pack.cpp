@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "lighten/base/error.h"
 #include "lighten/kernels/kernel_table.h"
@@ -64,10 +65,13 @@ void check(const LinearSpec& spec) {
     throw_error<ModelError>("linear: a weight of {} x {} cannot be packed; both sizes must lie in 1 .. 2^31", spec.rows,
                             spec.columns);
   }
-  if (spec.bits == 16 || spec.bits == 32) return;
+  if ((spec.bits == 16 || spec.bits == 32) && spec.planes == 1) return;
   if (spec.bits != 1 && spec.bits != 2 && spec.bits != 3 && spec.bits != 4 && spec.bits != 8) {
     throw_error<ModelError>("linear: no kernel for {} bits; 1, 2, 3, 4, 8 (codes), 16 and 32 (floats) would do", spec.bits);
   }
+  if (spec.planes != 1 && (spec.bits != 1 || spec.planes < 1 || spec.planes > kMostPlanes))
+    throw_error<ModelError>("linear: {} planes of {} bits; 1 to {} planes of 1 bit would do", spec.planes, spec.bits,
+                            kMostPlanes);
   if (spec.codes != PackedCodes::plain) {
     const bool levels = spec.codes == PackedCodes::levels && spec.bits >= 2 && spec.bits <= 4;
     const bool trits = spec.codes == PackedCodes::trits && spec.bits == 2;
@@ -92,7 +96,7 @@ void check(const LinearSpec& spec) {
 size_t packed_bytes(const LinearSpec& spec) {
   check(spec);
   const Layout l = layout_of(spec);
-  return static_cast<size_t>(l.tiles) * l.tile_bytes;
+  return static_cast<size_t>(l.planes) * l.plane_bytes();
 }
 
 void pack_linear(const LinearSpec& spec, const uint8_t* codes, const Half* scales, const uint8_t* zero_points,
@@ -102,7 +106,16 @@ void pack_linear(const LinearSpec& spec, const uint8_t* codes, const Half* scale
     throw ModelError("pack_linear: a weight of levels needs their table");
   if (spec.bits > 8) throw_error<ModelError>("pack_linear: {} bits are floats; use pack_float", spec.bits);
   const Layout l = layout_of(spec);
-  std::memset(out, 0, static_cast<size_t>(l.tiles) * l.tile_bytes);
+  if (spec.planes > 1) {
+    LinearSpec one = spec;
+    one.planes = 1;
+    const int64_t factors = l.rows * l.groups;
+    for (int64_t p = 0; p < spec.planes; ++p)
+      pack_linear(one, codes + p * l.rows * l.columns, scales + p * factors, zero_points ? zero_points + p * factors : nullptr,
+                  minimums ? minimums + p * factors : nullptr, out + static_cast<size_t>(p) * l.plane_bytes());
+    return;
+  }
+  std::memset(out, 0, l.plane_bytes());
   const auto mask = static_cast<uint8_t>((1 << l.bits) - 1);
   for (int64_t row = 0; row < l.rows; ++row) {
     uint8_t* tile = bytes_of(out) + static_cast<size_t>(row / kTileRows) * l.tile_bytes;
@@ -135,6 +148,16 @@ void unpack_linear(const LinearSpec& spec, const std::byte* packed, uint8_t* cod
   check(spec);
   if (spec.bits > 8) throw_error<ModelError>("unpack_linear: {} bits are floats; use unpack_row", spec.bits);
   const Layout l = layout_of(spec);
+  if (spec.planes > 1) {
+    LinearSpec one = spec;
+    one.planes = 1;
+    const int64_t factors = l.rows * l.groups;
+    for (int64_t p = 0; p < spec.planes; ++p)
+      unpack_linear(one, packed + static_cast<size_t>(p) * l.plane_bytes(), codes ? codes + p * l.rows * l.columns : nullptr,
+                    scales ? scales + p * factors : nullptr, zero_points ? zero_points + p * factors : nullptr,
+                    minimums ? minimums + p * factors : nullptr);
+    return;
+  }
   for (int64_t row = 0; row < l.rows; ++row) {
     const uint8_t* tile = bytes_of(packed) + static_cast<size_t>(row / kTileRows) * l.tile_bytes;
     const int r = static_cast<int>(row % kTileRows);
@@ -176,6 +199,17 @@ void pack_float(const LinearSpec& spec, const float* weights, std::byte* out) {
 
 void unpack_row(const LinearSpec& spec, const std::byte* packed, int64_t row, float* out) {
   const Layout l = layout_of(spec);
+  if (spec.planes > 1) {
+    LinearSpec one = spec;
+    one.planes = 1;
+    std::vector<float> plane(static_cast<size_t>(l.columns));
+    std::fill(out, out + l.columns, 0.0f);
+    for (int64_t p = 0; p < spec.planes; ++p) {
+      unpack_row(one, packed + static_cast<size_t>(p) * l.plane_bytes(), row, plane.data());
+      for (int64_t c = 0; c < l.columns; ++c) out[c] += plane[static_cast<size_t>(c)];
+    }
+    return;
+  }
   const uint8_t* tile = bytes_of(packed) + static_cast<size_t>(row / kTileRows) * l.tile_bytes;
   const int r = static_cast<int>(row % kTileRows);
   if (!l.low_bit()) {

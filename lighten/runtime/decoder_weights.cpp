@@ -78,7 +78,7 @@ struct PackedTensor {
 };
 
 bool has_kernel(const QuantTensor& tensor) {
-  const bool scalar_or_levels = tensor.kind == CodeKind::scalar || tensor.kind == CodeKind::levels;
+  const bool scalar_or_levels = tensor.kind == CodeKind::scalar || tensor.kind == CodeKind::levels;  // what GGUF files hold
   return scalar_or_levels && (tensor.bits == 2 || tensor.bits == 3 || tensor.bits == 4 || tensor.bits == 8) &&
          tensor.group_size > 0 && tensor.columns % tensor.group_size == 0;
 }

@@ -41,15 +41,17 @@ LinearSpec half_spec(const std::vector<float>& values, const std::vector<int64_t
 
 Json spec_to_json(const LinearSpec& spec) {
   const bool codes = spec.bits <= 8;
-  return {{"type", codes             ? kCodeNames[static_cast<size_t>(spec.codes)]
-                   : spec.bits == 32 ? "f32"
-                   : spec.bfloat     ? "bf16"
-                                     : "f16"},
-          {"bits", spec.bits},
-          {"zero", codes ? Json(kZeroNames[static_cast<size_t>(spec.zero)]) : Json(nullptr)},
-          {"rows", spec.rows},
-          {"columns", spec.columns},
-          {"group_size", spec.group_size}};
+  Json json = {{"type", codes             ? kCodeNames[static_cast<size_t>(spec.codes)]
+                        : spec.bits == 32 ? "f32"
+                        : spec.bfloat     ? "bf16"
+                                          : "f16"},
+               {"bits", spec.bits},
+               {"zero", codes ? Json(kZeroNames[static_cast<size_t>(spec.zero)]) : Json(nullptr)},
+               {"rows", spec.rows},
+               {"columns", spec.columns},
+               {"group_size", spec.group_size}};
+  if (spec.planes > 1) json["planes"] = spec.planes;
+  return json;
 }
 
 LinearSpec spec_from_json(const Json& json, const std::string& where) {
@@ -76,6 +78,12 @@ LinearSpec spec_from_json(const Json& json, const std::string& where) {
     if (kind == std::size(kZeroNames))
       throw_error<FormatError>("{}: zero \"{}\" must be symmetric, integer or minimum", where, zero);
     spec.zero = static_cast<PackedZero>(kind);
+  }
+  if (json.contains("planes")) {
+    const int64_t planes = number(json, "planes", where);
+    if (planes < 1 || planes > kMostPlanes)
+      throw_error<FormatError>("{}: {} planes; 1 to {} are possible", where, planes, kMostPlanes);
+    spec.planes = static_cast<int>(planes);
   }
   try {
     check(spec);

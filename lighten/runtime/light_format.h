@@ -13,7 +13,7 @@ namespace lighten::runtime {
 LinearSpec half_spec(const std::vector<float>& values, const std::vector<int64_t>& shape);
 
 /// {"type": "scalar", "bits": 3, "zero": "integer", "rows": ..., "columns": ..., "group_size": ...}; type "f16", "bf16" or
-/// "f32" without codes.
+/// "f32" without codes. Several planes of bits: "planes" too.
 Json spec_to_json(const LinearSpec& spec);
 /// Throws FormatError that begins with `where` (file and tensor) on missing fields, unknown words and numbers that no kernel
 /// runs.

@@ -64,7 +64,7 @@ bool holds_not_finite(const PackedWeight& weight) {
 
 bool scales_not_finite(const PackedWeight& weight) {
   const int64_t groups = weight.spec.group_size == 0 ? 1 : weight.spec.columns / weight.spec.group_size;
-  std::vector<Half> scales(static_cast<size_t>(weight.spec.rows * groups)), minimums;
+  std::vector<Half> scales(static_cast<size_t>(weight.spec.planes * weight.spec.rows * groups)), minimums;
   if (weight.spec.zero == PackedZero::minimum) minimums.resize(scales.size());
   unpack_linear(weight.spec, weight.data, nullptr, scales.data(), nullptr, minimums.empty() ? nullptr : minimums.data());
   return any_not_finite(std::span<const Half>(scales), Half{0x7c00}) ||

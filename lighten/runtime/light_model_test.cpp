@@ -8,6 +8,7 @@
 
 #include "lighten/base/error.h"
 #include "lighten/runtime/model.h"
+#include "lighten/runtime/random_codes_test.h"
 #include "lighten/runtime/scripted_model_test.h"
 #include "lighten/runtime/tiny_model_test.h"
 
@@ -17,26 +18,6 @@ namespace {
 using namespace test;
 
 const std::string kDown = "model.layers.1.mlp.down_proj.weight";
-
-QuantTensor random_codes(int64_t rows, int64_t columns, int bits, int64_t group_size, ZeroKind zero, Random& random) {
-  QuantTensor tensor;
-  tensor.bits = bits;
-  tensor.rows = rows;
-  tensor.columns = columns;
-  tensor.group_size = group_size;
-  tensor.zero = zero;
-  tensor.codes.resize(static_cast<size_t>(rows * columns));
-  for (uint8_t& code : tensor.codes) code = static_cast<uint8_t>(random.below(1ull << bits));
-  const auto groups = static_cast<size_t>(rows * tensor.groups_per_row());
-  const double step = 0.5 / static_cast<double>(1 << bits);
-  for (size_t i = 0; i < groups; ++i) {
-    tensor.scales.push_back(float_to_half(static_cast<float>(step * (0.5 + random.uniform()))));
-    if (zero == ZeroKind::integer) tensor.zero_points.push_back(static_cast<uint8_t>(random.below(1ull << bits)));
-    if (zero == ZeroKind::minimum)
-      tensor.minimums.push_back(float_to_half(static_cast<float>(-0.25 * (0.8 + 0.4 * random.uniform()))));
-  }
-  return tensor;
-}
 
 /// A light model in pieces: every bit width and kind of zero point among its linears, embedding in 4 bits (or float).
 struct LightParts {
@@ -218,68 +199,6 @@ TEST(LightWriter, RefusesWhatDoesNotFitTheModel) {
     EXPECT_NE(std::string(error.what()).find("model.layers.2."), std::string::npos) << error.what();
   }
   EXPECT_TRUE(writer.has_piece("block-0")) << "the finished pieces are still there";
-}
-
-TEST(LinearSpec, KindsWithoutAKernelAreRefused) {
-  Random random(1);
-  const QuantTensor plain = random_codes(8, 64, 4, 32, ZeroKind::integer, random);
-  EXPECT_NO_THROW(linear_spec(plain));
-  QuantTensor changed = plain;
-  changed.kind = CodeKind::levels;
-  changed.zero = ZeroKind::symmetric;
-  changed.codebook = {0, 0.5f, 1};
-  EXPECT_THROW(linear_spec(changed), ModelError) << "levels that are no whole numbers";
-  changed = plain;
-  changed.kind = CodeKind::planes;
-  EXPECT_THROW(linear_spec(changed), ModelError);
-  changed = plain;
-  changed.axis = GroupAxis::output;
-  EXPECT_THROW(linear_spec(changed), ModelError);
-  changed = plain;
-  changed.bits = 5;
-  EXPECT_THROW(linear_spec(changed), ModelError);
-  changed = plain;
-  changed.permutation.resize(64);
-  EXPECT_THROW(linear_spec(changed), ModelError);
-  changed = plain;
-  changed.group_size = 48;
-  EXPECT_THROW(linear_spec(changed), ModelError);
-}
-
-TEST(LinearSpec, LevelsAndTritsPackAndMeanWhatDequantizeSays) {
-  Random random(2);
-  ThreadPool pool(1);
-  const std::vector<std::pair<int, std::vector<float>>> kinds = {
-      {4, {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}},
-      {3, {-3, -1, 0, 2, 100}},
-      {2, {-1, 0, 1}}};
-  for (const auto& [bits, levels] : kinds) {
-    QuantTensor tensor = random_codes(20, 320, bits, 64, ZeroKind::symmetric, random);
-    tensor.kind = CodeKind::levels;
-    tensor.codebook = levels;
-    for (uint8_t& code : tensor.codes) code = static_cast<uint8_t>(code % levels.size());
-    EXPECT_NO_THROW(check(tensor, "test"));
-    const LinearSpec spec = linear_spec(tensor);
-    EXPECT_EQ(spec.codes, bits == 2 ? PackedCodes::trits : PackedCodes::levels);
-    EXPECT_EQ(runtime::spec_to_json(runtime::spec_from_json(runtime::spec_to_json(spec), "test")), runtime::spec_to_json(spec));
-    runtime::AlignedBytes packed(packed_bytes(spec));
-    pack(tensor, packed.data());
-    const QuantTensor back = unpack({spec, packed.data()});
-    EXPECT_EQ(back.codes, tensor.codes);
-    EXPECT_EQ(back.kind, CodeKind::levels);
-    const std::vector<float> weight = dequantize(tensor);
-    EXPECT_EQ(dequantize(back), weight);
-    std::vector<float> x(320), y(20), row(320);
-    for (float& v : x) v = static_cast<float>(random.normal());
-    linear(spec, packed.data(), x.data(), 320, 1, y.data(), 20, nullptr, Arithmetic::exact, pool);
-    for (size_t r = 0; r < 20; ++r) {
-      double sum = 0;
-      for (size_t c = 0; c < 320; ++c) sum += static_cast<double>(weight[r * 320 + c]) * static_cast<double>(x[c]);
-      EXPECT_NEAR(y[r], sum, 1e-5 * (1 + std::fabs(sum)));
-      unpack_row(spec, packed.data(), static_cast<int64_t>(r), row.data());
-      EXPECT_TRUE(std::equal(row.begin(), row.end(), weight.begin() + static_cast<int64_t>(r) * 320));
-    }
-  }
 }
 
 // ---- damaged folders

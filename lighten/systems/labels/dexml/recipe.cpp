@@ -30,7 +30,7 @@ Extent extent_of(RecipeSize size) {
     case RecipeSize::smoke:
       return {100, 64, 2, 1, false};
     case RecipeSize::standard:
-      return {2000, 1024, 8, 3, false};
+      return {1500, 1024, 6, 3, false};
     case RecipeSize::full:
       break;
   }
