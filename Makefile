@@ -14,7 +14,7 @@ PREFIX ?= /usr/local
 PYTHON := .venv/bin/python
 CMAKE_FLAGS := $(if $(WERROR),-DLIGHTEN_WERROR=ON,) $(CMAKE_ARGS)
 
-.PHONY: all setup configure build demo test test-models unit interop interop-full end-to-end lint format bench docs sanitize neon bench-retrieval install clean distclean help
+.PHONY: bench-training all setup configure build demo test test-models unit interop interop-full end-to-end lint format bench docs sanitize neon bench-retrieval install clean distclean help
 all: build
 
 help:
@@ -60,6 +60,10 @@ lint: configure
 
 format: setup
 	@git ls-files -z '*.cpp' '*.h' | xargs -0 clang-format -i
+
+# The shared nets trained by our loop and by Python PyTorch, by turns: five minutes on a quiet machine.
+bench-training: build
+	@$(PYTHON) bench/training/compare.py --build $(BUILD)
 
 bench: build
 	@$(BUILD)/kernels_bench
