@@ -70,7 +70,7 @@ bench: build
 	@for bits in 2 3 4 8; do $(BUILD)/lighten bench --random smollm2-135m --bits $$bits --group-size 64 --limits; done
 	@for bits in 2 4; do $(BUILD)/lighten bench --random llama-1b --bits $$bits --group-size 32 --prefill 256 --decode 64 --repeat 3 --limits; done
 
-# Scans beside the machine's limits, and the index beside faiss-cpu by turns (SDC on random vectors unless vectors are given).
+# Scans beside the machine's limits, and the index beside faiss-cpu by turns: Hamming distance, and SDC with recall on deb-pairs.
 bench-retrieval: build
 	@$(BUILD)/kernels_bench --benchmark_filter=scan/
 	@$(PYTHON) bench/peers/vectors --build $(BUILD)
