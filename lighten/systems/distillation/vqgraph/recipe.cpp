@@ -33,7 +33,7 @@ Extent extent_of(RecipeSize size) {
     case RecipeSize::full:
       break;
   }
-  return {2000, 20, 512, 200, 100, {0.1, 1.0}, 3};
+  return {1500, 20, 1024, 200, 100, {0.1, 1.0}, 3};
 }
 
 /// The graph with a fifth of its test nodes cut out: what is learned without them must hold for them (inductive).
@@ -82,7 +82,7 @@ VqGraphOptions options_of(const Extent& extent, uint64_t seed) {
   options.codes = extent.codes;
   options.teacher_epochs = extent.teacher_epochs;
   options.epochs = extent.epochs;
-  options.patience = 20;
+  options.patience = 50;
   options.seed = seed;
   return options;
 }

@@ -30,11 +30,11 @@ Extent extent_of(RecipeSize size) {
     case RecipeSize::smoke:
       return {100, 64, 2, 1, false};
     case RecipeSize::standard:
-      return {1500, 1024, 6, 3, false};
+      return {1200, 1024, 5, 3, false};
     case RecipeSize::full:
       break;
   }
-  return {5000, 2048, 12, 3, true};
+  return {3000, 1024, 8, 3, true};
 }
 
 /// The set with the labels that at least two of its samples carry (all there are without a limit).

@@ -191,13 +191,14 @@ void run(Bench& bench) {
     plot_sweep(bench, "Accuracy under symmetric label noise", "wrong training labels, %", "accuracy", lines, 100,
                "accuracy on clean test nodes, %");
   }
-  bench.note(fmt::format(
-      "Twelve topical sections of Debian, dependencies as edges (hubs of more than 500 neighbours left out), "
-      "MiniLM features, {} "
-      "labelled nodes a class. Only training labels are damaged; every method keeps the epoch that is best on the "
-      "same clean validation "
-      "nodes, as the release does; GCN and GAT also choose the better of two learning rates on them. Nodes are split by source package. Co-teaching is told the true share of wrong labels.",
-      extent.labelled));
+  bench.note(
+      fmt::format("Twelve topical sections of Debian, dependencies as edges (hubs of more than 500 neighbours left out), "
+                  "MiniLM features, {} "
+                  "labelled nodes a class. Only training labels are damaged; every method keeps the epoch that is best on the "
+                  "same clean validation "
+                  "nodes, as the release does; GCN and GAT also choose the better of two learning rates on them. Nodes are "
+                  "split by source package. Co-teaching is told the true share of wrong labels.",
+                  extent.labelled));
   bench.setting("data", "deb-graph");
   bench.setting("nodes_per_split", extent.nodes);
   EraseOptions options = erase_options(extent, "erase", 0);

@@ -37,11 +37,11 @@ Extent extent_of(RecipeSize size) {
     case RecipeSize::smoke:
       return {120, {10}, 3, 256, 20, 1};
     case RecipeSize::standard:
-      return {3000, {20, 54}, 15, 1024, 50, 3};
+      return {2000, {20, 54}, 12, 1024, 50, 3};
     case RecipeSize::full:
       break;
   }
-  return {0, {20, 54, 120}, 25, 2048, 200, 3};
+  return {9000, {20, 54, 120}, 20, 2048, 100, 3};
 }
 
 enum class Role : uint8_t { train, stop, calibrate, test };

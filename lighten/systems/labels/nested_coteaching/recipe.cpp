@@ -23,8 +23,8 @@ struct Extent {
 
 Extent extent_of(RecipeSize size) {
   if (size == RecipeSize::smoke) return {1, 400, 200, 200, 2, 1, 4, 32, {"symmetric-40"}};
-  if (size == RecipeSize::standard) return {3, 4000, 1500, 3000, 12, 2, 16, 256, {"symmetric-40"}};
-  return {3, 8000, 2000, 4000, 15, 3, 16, 256, {"symmetric-20", "symmetric-40", "asymmetric-30"}};
+  if (size == RecipeSize::standard) return {3, 1500, 800, 2000, 20, 2, 16, 256, {"symmetric-40"}};
+  return {3, 3000, 1500, 3000, 48, 3, 16, 256, {"symmetric-20", "symmetric-40"}};  // long enough for CE to memorise
 }
 
 double rate_of(const std::string& noise) { return std::stod(noise.substr(noise.find('-') + 1)) / 100; }
@@ -112,6 +112,7 @@ NestedCoteachingOptions options_of(const Extent& extent, double rate) {
   options.classify.base_width = extent.width;
   options.classify.feature_size = extent.features;
   options.classify.train.epochs = extent.epochs;
+  options.classify.train.batch_size = 64;  // small sets: more steps
   options.finetune_epochs = extent.finetune_epochs;
   options.forget = rate;
   return options;
