@@ -168,12 +168,16 @@ CsvTable parse_csv(std::string_view text, const std::string& file, const CsvOpti
   return table;
 }
 
+namespace {
+constexpr const char* kNoRows = "it must hold a line for every entry, after the line of column names if it has one";
+}
+
 CsvTable read_csv(const fs::path& file, const CsvOptions& options) {
-  return parse_csv(read_plain_text(file, "table"), file.string(), options);
+  return parse_csv(read_plain_text(file, "table", kNoRows), file.string(), options);
 }
 
 CsvTable read_table(const fs::path& file) {
-  if (file.extension() == ".jsonl") return parse_jsonl(read_plain_text(file, "table"), file.string());
+  if (file.extension() == ".jsonl") return parse_jsonl(read_plain_text(file, "table", kNoRows), file.string());
   return read_csv(file, {.separator = file.extension() == ".tsv" ? '\t' : ','});
 }
 

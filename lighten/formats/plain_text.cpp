@@ -28,11 +28,11 @@ size_t invalid_utf8_bytes(std::string_view text) {
 
 }  // namespace
 
-std::string read_plain_text(const fs::path& file, const std::string& role) {
+std::string read_plain_text(const fs::path& file, const std::string& role, const std::string& remedy) {
   std::string text = read_file(file);
   const std::string name = file.string();
   if (std::all_of(text.begin(), text.end(), [](unsigned char c) { return c <= ' '; }))
-    throw_error<FormatError>("{} {} is empty; give plain text like what the model will read", role, name);
+    throw_error<FormatError>("{} {} is empty; {}", role, name, remedy);
   if (text.find('\0') != std::string::npos)
     throw_error<FormatError>("{} {} is binary (it holds NUL bytes); give plain text in UTF-8", role, name);
   if (invalid_utf8_bytes(text) * 10 > text.size())

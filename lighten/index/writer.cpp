@@ -215,7 +215,7 @@ int64_t add_to_index(const fs::path& folder, const uint8_t* rows, int64_t count,
       const std::span<const int64_t> own = index.segments()[s].ids();
       for (size_t p = 0; p < own.size(); ++p)
         if (wanted.contains(own[p]) && !is_gone(bits[s], static_cast<int64_t>(p)))
-          throw_error<OptionError>("id {} is in the index already", own[p]);
+          throw_error<OptionError>("id {} is in the index already; remove it first, or give the new one another id", own[p]);
     }
   }
   if (count == 0) return manifest.next_id;

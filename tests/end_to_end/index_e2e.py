@@ -118,4 +118,9 @@ data = bytearray(segment.read_bytes())
 data[len(data) // 2] ^= 1
 segment.write_bytes(data)
 check_error(lighten("index", "check", index), 1, [segment.name, "damaged"], "a flipped bit")
+for what, array, words in (
+    ("ids that repeat", np.r_[np.arange(2999), 5], ["row 2999", "id 5", "row 5"]), ("too few ids", np.arange(3), ["3 ids", "3000"]), ("a negative id", np.arange(3000) - 1, ["row 0", "-1"]),
+    ("ids that are no whole numbers", np.arange(3000.0), ["I64"]),
+):  # fmt: skip
+    check_error(lighten("index", "build", "--codes", code_file, "--ids", save("bad-ids.npy", array), "-o", folder / "none"), 1, ["bad-ids.npy", *words], what)
 finish()

@@ -81,6 +81,31 @@ check_error(lighten("train", "graph", "--edges", edge_file, "--features", featur
             ["one.csv", "two classes"], "one class only")  # fmt: skip
 check_error(lighten("train", "graph", "--edges", edge_file, "--features", feature_file, "--labels", write("twice.csv", "id,label\n0,a\n0,b\n"), "-o", folder / "x"), 1,
             ["twice.csv", "line 3"], "a node twice")  # fmt: skip
+for what, edges, words in (
+    ("letters for nodes", "a\tb\n", ["line 1", '"a"']), ("a third column", "0\t1\t2\n", ["line 1", "3 columns"]), ("a negative node", "0\t-1\n", ["line 1", "-1"]),
+    ("an empty edge file", "", ["edges.tsv", "empty"]),
+):  # fmt: skip
+    check_error(lighten("train", "graph", "--edges", write("edges.tsv", edges), "--features", feature_file, "--labels", label_file, "-o", folder / "x"), 1,
+                ["edges.tsv", *words], what)  # fmt: skip
+for what, array, words in (
+    ("a NaN feature", np.where(np.arange(nodes * 8).reshape(nodes, 8) == 21, np.nan, features).astype(np.float32), ["row 2, column 5"]),
+    ("features without rows", features[:0], ["holds no rows"]), ("features of one dimension", features[0], ["[8]"]),
+    ("features stored by column", np.asfortranarray(features), ["ascontiguousarray"]), ("complex features", features.astype(np.complex64), ["<c8"]),
+):  # fmt: skip
+    check_error(lighten("train", "graph", "--edges", edge_file, "--features", save("bad.npy", array), "--labels", label_file, "-o", folder / "x"), 1, ["bad.npy", *words], what)
+check_error(lighten("train", "graph", "--edges", edge_file, "--features", write("text.npy", "1 2 3"), "--labels", label_file, "-o", folder / "x"), 1,
+            ["text.npy", "numpy.save"], "a text in place of a .npy")  # fmt: skip
+for what, text, words in (
+    ("no labels", "", ["empty", "line"]), ("labels without rows", "id,label\n", ["no rows"]), ("a wrong column", "node,label\n0,a\n1,b\n", ["'id'", "node"]),
+    ("a node that is not there", "id,label\n0,a\n999,b\n", ["line 3", "999"]), ("an empty label", "id,label\n0,a\n1,\n", ["line 3", "empty"]),
+    ("an unknown split", "id,label,split\n0,a,train\n1,b,dev\n", ["line 3", "dev", "validation"]), ("a short row", "id,label\n0,a\n1\n", ["line 3"]),
+    ("no training label", "id,label,split\n0,a,test\n1,b,test\n", ["train"]),
+):  # fmt: skip
+    check_error(lighten("train", "graph", "--edges", edge_file, "--features", feature_file, "--labels", write("bad.csv", text), "-o", folder / "x"), 1, ["bad.csv", *words], what)
+for what, edges in (("a disconnected graph", "0\t3\n1\t4\n"), ("self loops and repeated edges", "0\t0\n0\t3\n3\t0\n1\t4\n")):
+    done = lighten("train", "graph", "--method", "gcn", "--edges", write("odd.tsv", edges), "--features", feature_file, "--labels", label_file, "--hidden", 8, "--epochs", 3,
+                   "-o", folder / "odd", "--force")  # fmt: skip
+    check(done.returncode == 0 and ("self" in done.stderr or what == "a disconnected graph") and "nan" not in done.stdout, f"{what}: trained, and said", done)
 done = lighten("distill", "--method", "vqgraph", *graph, "--codes", 16, "--width", 16, "--hidden", 16, "--teacher-epochs", 30, "--epochs", 20, "-o", folder / "mlp",
                "--json", folder / "vq.json")  # fmt: skip
 check(done.returncode == 0, "distill --method vqgraph", done)
@@ -110,6 +135,18 @@ check_error(lighten("train", "bags", "--features", point_file, "--bags", many, "
 check_error(lighten("train", "bags", "--features", point_file, "--bags", write("more.csv", bags.read_text() + "empty,0\n"), "--members", members, "-o", folder / "x"), 1,
             ["more.csv", "'empty' has no member"], "an empty bag")  # fmt: skip
 
+for what, change, words in (
+    ("a negative count", lambda b, m: (b.replace("\nb0,", "\nb0,-"), m), ["bad-bags.csv", "line 2", "b0"]), ("a bag twice", lambda b, m: (b + "b0,1\n", m), ["bad-bags.csv", "line 42", "b0"]),
+    ("a count that is no whole number", lambda b, m: (b.replace("\nb0,", "\nb0,0.5"), m), ["bad-bags.csv", "line 2", "whole number"]),
+    ("a member of an unknown bag", lambda b, m: (b, m + "0,qq\n"), ["bad-members.csv", "line 402", "qq"]), ("an id in two bags", lambda b, m: (b, m + "0,b1\n"), ["bad-members.csv", "line 402", "id 0"]),
+    ("an id that is not there", lambda b, m: (b, m + "400,b1\n"), ["bad-members.csv", "line 402", "400"]),
+):  # fmt: skip
+    bad_bags, bad_members = change(bags.read_text(), members.read_text())
+    check_error(lighten("train", "bags", "--features", point_file, "--bags", write("bad-bags.csv", bad_bags), "--members", write("bad-members.csv", bad_members), "-o", folder / "x"), 1,
+                words, what)  # fmt: skip
+one_side = write("one-side.csv", "bag,count\n" + "".join(f"b{b},0\n" for b in range(40)))
+check_error(lighten("train", "bags", "--features", point_file, "--bags", one_side, "--members", members, "-o", folder / "x"), 2, ["one class"], "bags of one class only")
+
 # ---------------------------------------------------------------- train match (needs MiniLM)
 
 known = json.loads(lighten("data", "list", "--json", "-").stdout)
@@ -129,4 +166,10 @@ if next(row["present"] for row in known if row["id"] == "minilm-l6"):
     bad_pairs = write("bad.csv", pairs.read_text() + "0,4\n")
     check_error(lighten("train", "match", "--texts", texts, "--label-texts", label_texts, "--pairs", bad_pairs, "-o", folder / "x"), 1,
                 ["bad.csv", "label 4 of 4"], "a label that does not exist")  # fmt: skip
+    for what, pair_rows, label_rows, words in (
+        ("a pair twice", pairs.read_text() + "0,0\n", None, ["bad-pairs.csv", "line 34", "label 0"]), ("a text that is not there", "text,label\n99,0\n", None, ["bad-pairs.csv", "line 2", "99"]),
+        ("a label without a text", pairs.read_text(), "pets\n\nbaking\nastronomy\n", ["bad-labels.txt", "line 2"]), ("one label only", "text,label\n0,0\n", "pets\n", ["bad-labels.txt", "two or more"]),
+    ):  # fmt: skip
+        check_error(lighten("train", "match", "--texts", texts, "--label-texts", write("bad-labels.txt", label_rows or label_texts.read_text()), "--pairs", write("bad-pairs.csv", pair_rows),
+                            "-o", folder / "x"), 1, words, what)  # fmt: skip
 finish()

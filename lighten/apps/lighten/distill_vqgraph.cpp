@@ -22,6 +22,7 @@ struct VqGraphVerb {
 torch::Tensor read_features(const std::string& file) {
   if (file.empty()) throw OptionError("--method vqgraph needs --features");
   const NpyFile npy(file);
+  if (npy.rows() == 0) throw_error<FormatError>("{}: holds no rows; a node has one each", file);
   return torch::tensor(npy.to_float()).view({npy.rows(), npy.columns()});
 }
 

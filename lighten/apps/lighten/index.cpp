@@ -1,6 +1,7 @@
 // lighten index: vectors and codes to a searchable index, and questions to it.
 #include <algorithm>
 #include <chrono>
+#include <unordered_map>
 
 #include "lighten/apps/lighten/verbs.h"
 #include "lighten/base/error.h"
@@ -29,11 +30,20 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-std::vector<int64_t> read_ids(const std::string& path) {
+/// 0 or above, and where `expected` of them are to be, each once (-1: any number, repeats may be).
+std::vector<int64_t> read_ids(const std::string& path, int64_t expected = -1) {
   if (path.empty()) return {};
   const NpyFile file(path);
   if (file.shape().size() != 1) throw_error<FormatError>("{}: ids are a vector of whole numbers (int64)", path);
   const std::span<const int64_t> values = file.values<int64_t>();
+  if (expected >= 0 && static_cast<int64_t>(values.size()) != expected)
+    throw_error<FormatError>("{}: {} ids for {} rows; each row needs one", path, values.size(), expected);
+  std::unordered_map<int64_t, size_t> seen;
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (values[i] < 0) throw_error<FormatError>("{}: row {}: id {} is negative; ids are 0 or above", path, i, values[i]);
+    if (const auto [at, added] = seen.emplace(values[i], i); !added && expected >= 0)
+      throw_error<FormatError>("{}: row {}: id {} stands here a second time (first in row {})", path, i, values[i], at->second);
+  }
   return {values.begin(), values.end()};
 }
 
@@ -259,7 +269,7 @@ int build(const IndexArguments& arguments, const Common& common) {
     plan.format = format_of_codes(file, arguments);
     rows = file.values<uint8_t>().data();
   }
-  create_index(arguments.output, plan, rows, file.rows(), read_ids(arguments.ids), arguments.force, pool);
+  create_index(arguments.output, plan, rows, file.rows(), read_ids(arguments.ids, file.rows()), arguments.force, pool);
   const Index index(arguments.output);
   Json json = facts(index);
   json["seconds"] = seconds_since(begin);
@@ -276,7 +286,7 @@ int add(const IndexArguments& arguments, const Common& common) {
   const Index index(arguments.folder);
   const CodeRows rows =
       rows_of(arguments.codes.empty() ? arguments.vectors : arguments.codes, index.format(), index.encoder(), pool);
-  const int64_t first = add_to_index(arguments.folder, rows.data, rows.count, read_ids(arguments.ids), pool);
+  const int64_t first = add_to_index(arguments.folder, rows.data, rows.count, read_ids(arguments.ids, rows.count), pool);
   const Index now(arguments.folder);
   Json json = facts(now);
   json["added"] = rows.count;

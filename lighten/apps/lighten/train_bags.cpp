@@ -18,6 +18,7 @@ namespace {
 /// Bags by name in the order of `bags.csv`, members by row of the features. Errors name the line.
 BagTask read_bags(const BagOptions& options, std::vector<std::string>& names) {
   const NpyFile features(options.features);
+  if (features.rows() == 0) throw_error<FormatError>("{}: holds no rows; an instance has one each", options.features);
   BagTask task;
   task.x = torch::tensor(features.to_float()).view({features.rows(), features.columns()});
   const CsvTable counts = read_table(options.bags), members = read_table(options.members);

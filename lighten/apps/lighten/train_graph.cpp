@@ -29,6 +29,7 @@ struct LoadedGraph {
 
 LoadedGraph load(const GraphOptions& options) {
   const NpyFile features(options.features);
+  if (features.rows() == 0) throw_error<FormatError>("{}: holds no rows; a node has one each", options.features);
   LoadedGraph graph;
   graph.task.x = torch::tensor(features.to_float()).view({features.rows(), features.columns()});
   const EdgeList edges = read_edges(options.edges, features.rows());

@@ -38,13 +38,14 @@ MatchTask read_task(const MatchOptions& options, int64_t texts, int64_t labels) 
     const int64_t t = table.integer(i, text), l = table.integer(i, label);
     if (t < 0 || t >= texts) throw_error<FormatError>("{}: text {} of {} (0 to {})", table.where(i), t, texts, texts - 1);
     if (l < 0 || l >= labels) throw_error<FormatError>("{}: label {} of {} (0 to {})", table.where(i), l, labels, labels - 1);
-    task.positives[static_cast<size_t>(t)].push_back(static_cast<int32_t>(l));
+    auto& list = task.positives[static_cast<size_t>(t)];
+    if (std::find(list.begin(), list.end(), l) != list.end())
+      throw_error<FormatError>("{}: text {} has the label {} already", table.where(i), t, l);
+    list.push_back(static_cast<int32_t>(l));
   }
   for (int64_t t = 0; t < texts; ++t) {
     auto& list = task.positives[static_cast<size_t>(t)];
     std::sort(list.begin(), list.end());
-    if (const auto twice = std::adjacent_find(list.begin(), list.end()); twice != list.end())
-      throw_error<FormatError>("{}: text {} has the label {} twice", options.pairs, t, *twice);
     if (list.empty()) continue;
     (split_of(fmt::format("{}", t), {.validation = 0.1, .test = 0}) == Split::validation ? task.validation : task.train)
         .push_back(t);
@@ -57,7 +58,12 @@ int train_match(const Common& common, MatchOptions& options) {
   validate(describe(options.dexml));
   AtomicFolder output(options.output, options.force);
   const std::vector<std::string> texts = read_texts(options.texts), labels = read_texts(options.labels);
-  if (texts.empty() || labels.empty()) throw OptionError("--texts and --label-texts must hold at least one line each");
+  if (texts.empty()) throw OptionError("--texts must hold at least one line");
+  if (labels.size() < 2)
+    throw_error<FormatError>("{}: one label only; two or more are needed to tell them apart", options.labels);
+  for (size_t i = 0; i < labels.size(); ++i)
+    if (labels[i].find_first_not_of(" \t\r") == std::string::npos)
+      throw_error<FormatError>("{}: line {}: label {} has no text; a label is found by its text", options.labels, i + 1, i);
   const MatchTask task = read_task(options, std::ssize(texts), std::ssize(labels));
   check_task(task);
   const torch::Tensor x = features_of(texts, options.texts), y = features_of(labels, options.labels);
