@@ -103,7 +103,7 @@ check_error(lighten("index", "build", "-o", folder / "x"), 2, ["--vectors", "--c
 check_error(lighten("index", "build", "--codes", code_file, "-o", index), 1, ["already exists", "--force"], "a folder that exists")
 check_error(lighten("index", "build", "--codes", folder / "v.npy", "-o", folder / "x"), 1, ["v.npy", "uint8"], "floats as codes")
 check_error(lighten("index", "build", "--vectors", folder / "v.npy", "--method", "hammin", "-o", folder / "x"), 2, ["did you mean 'hamming'?"], "unknown method")
-check_error(lighten("index", "build", "--codes", code_file, "--ids", save("two.npy", np.zeros(3000, np.int64)), "-o", folder / "x"), 2, ["row 1", "stands twice"], "ids twice")
+check_error(lighten("index", "build", "--codes", code_file, "--ids", save("two.npy", np.zeros(3000, np.int64)), "-o", folder / "x"), 1, ["two.npy", "row 1", "first in row 0"], "ids twice")
 bad = vectors.copy()
 bad[7, 3] = np.nan
 check_error(lighten("index", "build", "--vectors", save("nan.npy", bad), "-o", folder / "x"), 1, ["nan.npy", "row 7, column 3"], "NaN in a vector")
