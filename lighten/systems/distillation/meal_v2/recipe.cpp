@@ -19,8 +19,8 @@ struct Extent {
 
 Extent extent_of(RecipeSize size) {
   if (size == RecipeSize::smoke) return {1, 120, 1, 1, 1, 4, {{"conv3", 8}}};
-  if (size == RecipeSize::standard) return {3, 1000, 8, 5, 8, 8, {{"resnet8", 8}, {"conv3", 32}}};
-  return {3, 4000, 30, 15, 30, 8, {{"resnet14", 16}, {"conv3", 32}}};
+  if (size == RecipeSize::standard) return {3, 700, 8, 5, 6, 8, {{"resnet8", 8}, {"conv3", 24}}};
+  return {3, 1500, 20, 12, 16, 8, {{"resnet8", 16}, {"conv3", 32}}};
 }
 
 /// How one arm uses the extra epochs.

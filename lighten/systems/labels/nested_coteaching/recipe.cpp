@@ -24,7 +24,7 @@ struct Extent {
 Extent extent_of(RecipeSize size) {
   if (size == RecipeSize::smoke) return {1, 400, 200, 200, 2, 1, 4, 32, {"symmetric-40"}};
   if (size == RecipeSize::standard) return {3, 1500, 800, 2000, 20, 2, 16, 256, {"symmetric-40"}};
-  return {3, 3000, 1500, 3000, 48, 3, 16, 256, {"symmetric-20", "symmetric-40"}};  // long enough for CE to memorise
+  return {3, 2000, 1000, 3000, 40, 3, 12, 256, {"symmetric-20", "symmetric-40"}};  // long enough for CE to memorise
 }
 
 double rate_of(const std::string& noise) { return std::stod(noise.substr(noise.find('-') + 1)) / 100; }
