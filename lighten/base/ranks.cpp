@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdlib>
 #include <limits>
+#include <thread>
 
 #include "lighten/base/error.h"
 
@@ -20,6 +22,9 @@ bool started = false;
 
 #if defined(LIGHTEN_MPI)
 constexpr size_t kLargestMessage = 1 << 30;  // MPI counts in int
+constexpr int kInterrupted = 130;            // exit code
+constexpr auto kTimeToWrite = std::chrono::seconds(5);
+MPI_Comm begun = MPI_COMM_NULL;  // of the sums that are begun, so that they are ordered among themselves alone
 
 void check(int code, const char* doing) {
   if (code == MPI_SUCCESS) return;
@@ -53,6 +58,7 @@ Ranks::Ranks() {
   check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "start");
   started = true;
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  check(MPI_Comm_dup(MPI_COMM_WORLD, &begun), "make a second communicator");  // takes over the error handler
   check(MPI_Comm_rank(MPI_COMM_WORLD, &rank_), "tell the rank");
   check(MPI_Comm_size(MPI_COMM_WORLD, &size_), "tell the number of ranks");
 #else
@@ -84,8 +90,7 @@ Ranks::Sum Ranks::start_sum(std::span<float> values) {
   if (size_ == 1 || values.empty()) return sum;
   if (values.size() > kLargestMessage) throw_error<Error>("a bucket of {} values is too large for one sum", values.size());
   auto request = std::make_shared<MPI_Request>(MPI_REQUEST_NULL);
-  check(MPI_Iallreduce(MPI_IN_PLACE, values.data(), static_cast<int>(values.size()), MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD,
-                       request.get()),
+  check(MPI_Iallreduce(MPI_IN_PLACE, values.data(), static_cast<int>(values.size()), MPI_FLOAT, MPI_SUM, begun, request.get()),
         "begin a sum over ranks");
   sum.request_ = request;
   return sum;
@@ -95,6 +100,12 @@ void Ranks::Sum::wait() {
   if (!request_) return;
   check(MPI_Wait(static_cast<MPI_Request*>(request_.get()), MPI_STATUS_IGNORE), "sum over ranks");
   request_.reset();
+}
+
+void Ranks::Sum::progress() {
+  if (!request_) return;
+  int done = 0;
+  check(MPI_Test(static_cast<MPI_Request*>(request_.get()), &done, MPI_STATUS_IGNORE), "sum over ranks");
 }
 
 void Ranks::broadcast(std::span<std::byte> bytes, int from) {
@@ -139,6 +150,7 @@ void Ranks::barrier() {
 void finish_ranks(int exit_code) {
   if (!started) return;
   started = false;
+  if (exit_code == kInterrupted && !Ranks::world().first()) std::this_thread::sleep_for(kTimeToWrite);
   if (exit_code != 0)
     MPI_Abort(MPI_COMM_WORLD, exit_code);
   else
@@ -150,6 +162,7 @@ void Ranks::sum(std::span<double>) {}
 void Ranks::sum(std::span<int64_t>) {}
 Ranks::Sum Ranks::start_sum(std::span<float>) { return {}; }
 void Ranks::Sum::wait() {}
+void Ranks::Sum::progress() {}
 void Ranks::broadcast(std::span<std::byte>, int) {}
 std::vector<std::vector<std::byte>> Ranks::gather(std::span<const std::byte> bytes) { return {{bytes.begin(), bytes.end()}}; }
 void Ranks::barrier() {}

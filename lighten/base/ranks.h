@@ -23,11 +23,14 @@ class Ranks {
   void sum(std::span<float> values);
   void sum(std::span<double> values);
   void sum(std::span<int64_t> values);
-  /// The same, begun: values must not be touched before wait(), which must be called in the order of starting.
+  /// The same, begun: values must not be touched before wait(), which must be called in the order of starting. Sums that were
+  /// begun are ordered among themselves alone: the calls above may come in between, at other places on other ranks.
   class Sum {
    public:
     Sum() = default;
     void wait();
+    /// Lets the sum go on without waiting: many libraries only work on it when they are called.
+    void progress();
 
    private:
     friend class Ranks;
@@ -47,8 +50,8 @@ class Ranks {
 
 /// How many processes the launcher says there are; 1 without one.
 int launched_processes();
-/// To be called at the end of main: a success waits for the other ranks; a failure ends them all at once. Does nothing without
-/// MPI.
+/// To be called at the end of main: a success waits for the other ranks; a failure ends them all at once (after Ctrl-C, which
+/// reaches all of them, the first rank is given some seconds to write what it has). Does nothing without MPI.
 void finish_ranks(int exit_code);
 
 }  // namespace lighten

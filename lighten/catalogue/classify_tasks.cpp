@@ -3,6 +3,7 @@
 
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
+#include "lighten/base/ranks.h"
 #include "lighten/base/table.h"
 #include "lighten/catalogue/picture_files.h"
 #include "lighten/catalogue/tasks.h"
@@ -39,9 +40,12 @@ Json train_ce(const PictureFiles& files, ClassifyOptions options, const TaskRun&
   options.train.seed = run.seed;
   const ImageSet set = read_pictures(files, run.seed, false);
   const ClassifyData data = classify_data(set, labels_of(files, set));
-  const TrainedNet trained = train_classifier(data, options, "training", work_of(files));
+  Ranks& ranks = Ranks::world();
+  const TrainedNet trained = train_classifier(data, options, "training", work_of(files), {}, &ranks);
+  if (!ranks.first()) return {};
   Json json = figures(
       data, [&](std::span<const int64_t> samples) { return logits_of(*trained.net, data, samples); }, run);
+  json["ranks"] = ranks.size();
   json["parameters"] = vision_parameters(trained.net->config);
   json["best_epoch"] = trained.result.best_epoch + 1;
   json["options"] = to_json(describe(options));
@@ -118,7 +122,7 @@ struct Owner {
 
 template <typename Options, typename Run>
 TaskMethod row(const std::string& verb, const std::string& task, const std::string& name, const std::string& summary,
-               const std::string& example, const std::string& output_meaning, const Run& run) {
+               const std::string& example, const std::string& output_meaning, const Run& run, bool over_ranks = false) {
   auto owner = std::make_shared<Owner<Options>>();
   return {.verb = verb,
           .task = task,
@@ -128,7 +132,8 @@ TaskMethod row(const std::string& verb, const std::string& task, const std::stri
           .owner = owner,
           .files = describe(owner->files, output_meaning),
           .options = describe(owner->options),
-          .run = [owner, run](const TaskRun& task_run) { return run(owner->files, owner->options, task_run); }};
+          .run = [owner, run](const TaskRun& task_run) { return run(owner->files, owner->options, task_run); },
+          .over_ranks = over_ranks};
 }
 
 }  // namespace
@@ -136,7 +141,7 @@ TaskMethod row(const std::string& verb, const std::string& task, const std::stri
 std::vector<TaskMethod> classify_tasks() {
   return {
       row<ClassifyOptions>("train", "classify", "ce", "cross-entropy: the plain classifier",
-                           "lighten train classify --method ce --data DIR -o net", "folder of the classifier", train_ce),
+                           "lighten train classify --method ce --data DIR -o net", "folder of the classifier", train_ce, true),
       row<NestedCoteachingOptions>(
           "train", "classify", "nested-coteaching", "learns from labels that are partly wrong",
           "lighten train classify --method nested-coteaching --data DIR --labels noisy.csv --forget 0.2 -o nets",

@@ -29,6 +29,8 @@ struct TaskMethod {
   OptionList files;    ///< inputs and outputs
   OptionList options;  ///< of the method
   std::function<Json(const TaskRun&)> run;
+  /// Whether several processes under mpirun share the work: then all call `run`, and only the first one writes.
+  bool over_ranks = false;
 };
 
 /// All rows, each with fresh default options. The first method of a task is its default.

@@ -33,7 +33,8 @@ Json to_json(const VisionConfig& c) {
           {"depth", c.depth},
           {"patch", c.patch},
           {"dropout", c.dropout},
-          {"head_bias", c.head_bias}};
+          {"head_bias", c.head_bias},
+          {"norm", c.norm}};
 }
 
 VisionConfig vision_config_from(const Json& json, const std::string& where) {
@@ -49,6 +50,7 @@ VisionConfig vision_config_from(const Json& json, const std::string& where) {
   c.patch = field<int64_t>(json, "patch", where);
   c.dropout = field<double>(json, "dropout", where);
   c.head_bias = field<bool>(json, "head_bias", where);
+  if (json.contains("norm")) c.norm = field<std::string>(json, "norm", where);
   for (const int64_t size : {c.channels, c.height, c.width, c.classes, c.base_width, c.feature_size, c.depth})
     if (size < 0 || size > 100000) throw_error<FormatError>("{}: a size of {} cannot be", where, size);
   return c;

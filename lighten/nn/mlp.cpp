@@ -45,8 +45,7 @@ FeatureNetImpl::FeatureNetImpl(FeatureNetConfig net_config, uint64_t seed) : con
   for (const int64_t width : config.widths) {
     if (width < 1) throw_error<OptionError>("a hidden layer of width {}", width);
     layer(width, std::sqrt(6.0 / static_cast<double>(inputs)));
-    if (config.batch_norm)
-      norms.push_back(register_module(fmt::format("norm_{}", norms.size()), torch::nn::BatchNorm1d(width)));
+    if (config.batch_norm) norms.push_back(register_module(fmt::format("norm_{}", norms.size()), ChannelNorm(width)));
   }
   layer(config.outputs, 1 / std::sqrt(static_cast<double>(inputs)));
 }

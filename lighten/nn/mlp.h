@@ -6,6 +6,7 @@
 
 #include "lighten/base/file.h"
 #include "lighten/base/json.h"
+#include "lighten/nn/norm.h"
 
 namespace lighten {
 
@@ -28,7 +29,7 @@ struct FeatureNetImpl : torch::nn::Module {
   torch::Tensor forward(const torch::Tensor& x);
   FeatureNetConfig config;
   std::vector<torch::Tensor> weights, biases;  ///< [out, in], [out]; the last pair is the output layer
-  std::vector<torch::nn::BatchNorm1d> norms;
+  std::vector<ChannelNorm> norms;
 };
 TORCH_MODULE(FeatureNet);
 

@@ -2,6 +2,7 @@
 
 #include "lighten/base/error.h"
 #include "lighten/base/options.h"
+#include "lighten/nn/norm.h"
 #include "lighten/nn/state.h"
 
 namespace lighten {
@@ -39,7 +40,7 @@ struct Conv3NetImpl : VisionNetImpl {
     for (int64_t stage = 0; stage < 3; ++stage) {
       const int64_t out = config.base_width << stage;
       layers->push_back(conv3x3(in, out));
-      layers->push_back(nn::BatchNorm2d(out));
+      layers->push_back(ChannelNorm(out, config.norm));
       layers->push_back(nn::ReLU());
       layers->push_back(nn::MaxPool2d(2));
       in = out;
@@ -55,13 +56,13 @@ struct Conv3NetImpl : VisionNetImpl {
 };
 
 struct BasicBlockImpl : nn::Module {
-  BasicBlockImpl(int64_t in, int64_t out, int64_t stride)
+  BasicBlockImpl(int64_t in, int64_t out, int64_t stride, const std::string& norm)
       : conv1(register_module("conv1", conv3x3(in, out, stride))),
         conv2(register_module("conv2", conv3x3(out, out))),
-        norm1(register_module("norm1", nn::BatchNorm2d(out))),
-        norm2(register_module("norm2", nn::BatchNorm2d(out))) {
+        norm1(register_module("norm1", ChannelNorm(out, norm))),
+        norm2(register_module("norm2", ChannelNorm(out, norm))) {
     if (in == out && stride == 1) return;
-    shortcut = nn::Sequential(nn::Conv2d(nn::Conv2dOptions(in, out, 1).stride(stride).bias(false)), nn::BatchNorm2d(out));
+    shortcut = nn::Sequential(nn::Conv2d(nn::Conv2dOptions(in, out, 1).stride(stride).bias(false)), ChannelNorm(out, norm));
     register_module("shortcut", shortcut);
   }
   torch::Tensor forward(const torch::Tensor& x) {
@@ -69,7 +70,7 @@ struct BasicBlockImpl : nn::Module {
     return torch::relu(inner + (shortcut.is_empty() ? x : shortcut->forward(x)));
   }
   nn::Conv2d conv1, conv2;
-  nn::BatchNorm2d norm1, norm2;
+  ChannelNorm norm1, norm2;
   nn::Sequential shortcut{nullptr};
 };
 TORCH_MODULE(BasicBlock);
@@ -84,7 +85,7 @@ std::pair<int64_t, int64_t> resnet_shape(const std::string& architecture) {
 struct ResNetImpl : VisionNetImpl {
   explicit ResNetImpl(const VisionConfig& given) : VisionNetImpl(given) {
     stem->push_back(conv3x3(config.channels, config.base_width));
-    stem->push_back(nn::BatchNorm2d(config.base_width));
+    stem->push_back(ChannelNorm(config.base_width, config.norm));
     stem->push_back(nn::ReLU());
     register_module("stem", stem);
     const auto [stages, blocks] = resnet_shape(config.architecture);
@@ -92,7 +93,7 @@ struct ResNetImpl : VisionNetImpl {
     for (int64_t stage = 0; stage < stages; ++stage)
       for (int64_t block = 0; block < blocks; ++block) {
         const int64_t out = config.base_width << stage;
-        body->push_back(BasicBlock(in, out, stage > 0 && block == 0 ? 2 : 1));
+        body->push_back(BasicBlock(in, out, stage > 0 && block == 0 ? 2 : 1, config.norm));
         in = out;
       }
     register_module("body", body);

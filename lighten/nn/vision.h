@@ -23,6 +23,7 @@ struct VisionConfig {
   int64_t patch = 4;         ///< vit: side of a patch; must divide height and width
   double dropout = 0;        ///< before the head
   bool head_bias = true;
+  std::string norm = "batch";  ///< conv3, resnets: "batch" or "group" (nn/norm.h)
 };
 
 Json to_json(const VisionConfig& config);
@@ -65,7 +66,8 @@ using VisionNet = std::shared_ptr<VisionNetImpl>;
 ///            32) - layer norm - MLP (x 2, GELU)], pre-norm - layer norm of the class token; feature_size base_width
 ///
 /// Convolutions: He normal, fan out; linears: uniform in +-sqrt(6 / fan in) where a ReLU follows, heads: uniform in
-/// +-1 / sqrt(fan in); biases 0; batch norm 1 and 0; ViT: truncated normal of deviation 0.02.
+/// +-1 / sqrt(fan in); biases 0; norms 1 and 0 (batch norm, or group norm in its place); ViT: truncated normal of deviation
+/// 0.02.
 VisionNet make_vision_net(const VisionConfig& config, uint64_t seed);
 
 /// Closed form of the number of parameters, for tables and as a check of the above.

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "lighten/base/error.h"
+#include "lighten/train/over_ranks.h"
 
 namespace lighten {
 
@@ -96,7 +97,8 @@ double accuracy_of(const torch::Tensor& logits, const std::vector<int32_t>& labe
 }
 
 TrainedNet train_classifier(const ClassifyData& data, const ClassifyOptions& options, const std::string& title,
-                            const fs::path& folder, const std::function<Json(VisionNetImpl& net, int64_t epoch)>& observe) {
+                            const fs::path& folder, const std::function<Json(VisionNetImpl& net, int64_t epoch)>& observe,
+                            Ranks* ranks) {
   TrainedNet trained{.net = make_net(options, data, options.train.seed), .result = {}};
   VisionNetImpl& net = *trained.net;
   const AugmentOptions augment = augmentation(options.augment);
@@ -111,7 +113,7 @@ TrainedNet train_classifier(const ClassifyData& data, const ClassifyOptions& opt
   task.validate = [&] { return accuracy_of(logits_of(net, data, data.validation), data.labels, data.validation); };
   task.identity = identity_of(data, net);
   if (observe) task.observe = [&](int64_t epoch) { return observe(net, epoch); };
-  trained.result = train(task, options.train, folder);
+  trained.result = train(ranks ? over_ranks(std::move(task), *ranks) : task, options.train, folder);
   return trained;
 }
 

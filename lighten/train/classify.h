@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "lighten/base/ranks.h"
 #include "lighten/nn/vision.h"
 #include "lighten/train/loader.h"
 #include "lighten/train/loop.h"
@@ -46,14 +47,14 @@ torch::Tensor logits_of(VisionNetImpl& net, const ClassifyData& data, std::span<
 double accuracy_of(const torch::Tensor& logits, const std::vector<int32_t>& labels, std::span<const int64_t> samples);
 
 /// Cross-entropy on the training side, the best epoch by accuracy on the validation side (both on data.labels). `observe`:
-/// TrainTask's. With a `folder` resumable.
+/// TrainTask's. With a `folder` resumable. Over several `ranks` every batch is shared out (train/over_ranks.h).
 struct TrainedNet {
   VisionNet net;
   TrainResult result;
 };
 TrainedNet train_classifier(const ClassifyData& data, const ClassifyOptions& options, const std::string& title,
                             const fs::path& folder = {},
-                            const std::function<Json(VisionNetImpl& net, int64_t epoch)>& observe = {});
+                            const std::function<Json(VisionNetImpl& net, int64_t epoch)>& observe = {}, Ranks* ranks = nullptr);
 
 /// What a checkpoint of a training on this data must agree on: hashes of labels and pictures, and the net.
 Json identity_of(const ClassifyData& data, const VisionNetImpl& net);

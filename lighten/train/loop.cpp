@@ -149,7 +149,7 @@ bool Training::resume() {
 }
 
 void Training::save() {
-  if (folder_.empty()) return;
+  if (folder_.empty() || !task_.writes) return;
   at_.result.seconds = seconds_before_ + seconds_since(run_start_);
   at_.epoch_seconds = epoch_seconds_before_ + seconds_since(epoch_start_);
   TrainCheckpoint checkpoint{.fingerprint = fingerprint_, .progress = at_, .tensors = {}};
@@ -266,6 +266,7 @@ std::string Training::note() const {
 TrainResult Training::run() {
   if (resume() && !at_.finished) info(fmt::format("{}: going on at epoch {}, step {}", task_.title, at_.epoch + 1, at_.step));
   const int64_t steps = order_.steps_per_epoch();
+  if (task_.after_resume) task_.after_resume(at_.epoch * steps + at_.step);
   Progress progress(task_.title, options_.epochs * steps, "steps");
   progress.skip(at_.finished ? options_.epochs * steps : at_.epoch * steps + at_.step);
   run_start_ = epoch_start_ = last_save_ = Clock::now();

@@ -67,6 +67,9 @@ struct TrainTask {
   std::function<void()> after_backward;
   /// Called when an epoch begins, after modules were set to training mode: freeze parts of them here. May be empty.
   std::function<void(int64_t epoch)> before_epoch;
+  /// Called once before the first step, with the number of steps that a checkpoint had taken already. May be empty.
+  std::function<void(int64_t global_step)> after_resume;
+  bool writes = true;  ///< false: checkpoint and log are read but never written (another process does)
   bool drop_last = true;
   /// What else a checkpoint must agree on (a hash of labels): resuming with another value is refused. May be empty.
   Json identity = Json::object();

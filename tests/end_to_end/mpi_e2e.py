@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from support import LIGHTEN, ROOT, check, finish, lighten, need, scratch
+from support import LIGHTEN, MPI, ROOT, check, finish, lighten, need, scratch
 
 need(LIGHTEN, "build lighten first")
 if shutil.which("mpirun") is None:
@@ -17,7 +17,6 @@ if shutil.which("mpirun") is None:
     sys.exit(77)
 folder = scratch()
 rng = np.random.default_rng(1)
-environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1", OMPI_MCA_btl="self,vader,tcp")
 
 
 def mpirun(*arguments):
@@ -29,13 +28,13 @@ np.save(folder / "q.npy", rng.integers(0, 256, (300, 32), np.uint8))
 check(lighten("index", "build", "--codes", folder / "c.npy", "-o", folder / "idx").returncode == 0, "build")
 search = ["index", "search", folder / "idx", "--queries", folder / "q.npy", "-k", 9, "--batch", 64, "--threads", 1]
 check(lighten(*search, "-o", folder / "one.npy", "--distances", folder / "d1.npy").returncode == 0, "one process")
-done = subprocess.run(mpirun(*search, "-o", folder / "two.npy", "--distances", folder / "d2.npy", "--json", folder / "two.json"), env=environment, capture_output=True, text=True, cwd=ROOT)
+done = subprocess.run(mpirun(*search, "-o", folder / "two.npy", "--distances", folder / "d2.npy", "--json", folder / "two.json"), env=MPI, capture_output=True, text=True, cwd=ROOT)
 check(done.returncode == 0 and json.loads((folder / "two.json").read_text())["ranks"] == 2, "two ranks share one search", done)
 same = all(np.array_equal(np.load(folder / a), np.load(folder / b)) for a, b in (("one.npy", "two.npy"), ("d1.npy", "d2.npy")))
 check(same, "two ranks find what one process finds")
 
 # A long search; one rank is killed in the middle of it.
-run = subprocess.Popen(mpirun(*search, "--repeat", 100000, "-o", folder / "x.npy"), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+run = subprocess.Popen(mpirun(*search, "--repeat", 100000, "-o", folder / "x.npy"), env=MPI, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 time.sleep(3)
 ranks = subprocess.run(["pgrep", "-P", str(run.pid), "-x", "lighten"], capture_output=True, text=True).stdout.split()
 check(len(ranks) == 2 and run.poll() is None, f"two ranks are at work: {ranks}")
@@ -47,6 +46,6 @@ check(err.count("exited on signal 9") == 1, f"one message says what happened: {e
 check(not (folder / "x.npy").exists(), "no result is left")
 
 # An error on all ranks is one failure and no hang.
-done = subprocess.run(mpirun("index", "search", folder / "none", "--queries", folder / "q.npy", "-o", folder / "y.npy"), env=environment, capture_output=True, text=True, cwd=ROOT, timeout=60)
+done = subprocess.run(mpirun("index", "search", folder / "none", "--queries", folder / "q.npy", "-o", folder / "y.npy"), env=MPI, capture_output=True, text=True, cwd=ROOT, timeout=60)
 check(done.returncode != 0 and "there is no index here" in done.stderr, "an error ends all ranks", done)
 finish()

@@ -3,26 +3,15 @@ import csv
 import json
 import random
 import signal
-import struct
 import subprocess
 import time
-import zlib
 
-from support import LIGHTEN, check, check_error, finish, lighten, need, scratch
+from support import LIGHTEN, check, check_error, finish, lighten, need, png, scratch
 
 need(LIGHTEN, "build lighten first")
 folder = scratch()
 draw = random.Random(1)
 SIDE, CLASSES, EACH = 16, ("bottom", "left", "right", "top"), 120
-
-
-def png(path, rows):
-    def part(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    raw = b"".join(b"\0" + bytes(row) for row in rows)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + part(b"IHDR", struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 0, 0, 0, 0)) +
-                     part(b"IDAT", zlib.compress(raw)) + part(b"IEND", b""))
 
 
 def picture(name):

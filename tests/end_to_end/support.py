@@ -8,12 +8,15 @@ import struct
 import subprocess
 import sys
 import tempfile
+import zlib
 
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BUILD = (ROOT / os.environ.get("LIGHTEN_BUILD", "build")).resolve()
 LIGHTEN = BUILD / "lighten"
+# For mpirun as root, on fewer cores than processes, on one machine.
+MPI = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1", OMPI_MCA_btl="self,vader,tcp")
 failures = []
 
 
@@ -53,6 +56,17 @@ def scratch():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="lighten-e2e-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def png(path, rows):
+    """A grey picture of 8 bits from rows of numbers."""
+
+    def part(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    raw = b"".join(b"\0" + bytes(row) for row in rows)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + part(b"IHDR", struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 0, 0, 0, 0)) +
+                     part(b"IDAT", zlib.compress(raw)) + part(b"IEND", b""))
 
 
 def byte_characters():

@@ -4,6 +4,8 @@
 #include <optional>
 
 #include "lighten/base/error.h"
+#include "lighten/base/progress.h"
+#include "lighten/base/ranks.h"
 #include "lighten/catalogue/tasks.h"
 
 namespace lighten {
@@ -53,7 +55,12 @@ std::function<int()> bind_task(CLI::App& app, const std::shared_ptr<Common>& com
   return [chosen, wanted, name, common] {
     validate(chosen->files);
     validate(chosen->options);
-    write_json(*common, chosen->run({.seed = common->seed, .threads = common->threads, .for_people = common->for_people()}));
+    if (!chosen->over_ranks) need_one_process(fmt::format("--method {}", chosen->name));
+    const bool first = !chosen->over_ranks || Ranks::world().first();
+    if (!first) set_quiet(true);
+    const Json figures =
+        chosen->run({.seed = common->seed, .threads = common->threads, .for_people = first && common->for_people()});
+    if (first) write_json(*common, figures);
     return 0;
   };
 }

@@ -5,6 +5,7 @@
 
 #include "lighten/apps/arguments.h"
 #include "lighten/base/error.h"
+#include "lighten/base/ranks.h"
 #include "lighten/data/packages.h"
 
 namespace lighten {
@@ -62,6 +63,11 @@ int run_action(const VerbActions& actions) {
   for (const auto& [app, run] : actions)
     if (app->parsed()) return run();
   throw OptionError("a subcommand is missing (see --help)");
+}
+
+void need_one_process(const std::string& what) {
+  if (const int processes = launched_processes(); processes > 1)
+    throw_error<OptionError>("{} works in one process, but {} were started; call it without mpirun", what, processes);
 }
 
 void bind_options(CLI::App& app, const OptionList& options, const std::string& group,

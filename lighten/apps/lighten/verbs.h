@@ -34,6 +34,9 @@ using VerbActions = std::vector<std::pair<CLI::App*, std::function<int()>>>;
 /// Runs the one that was named.
 int run_action(const VerbActions& actions);
 
+/// Throws OptionError, naming `what`, if mpirun or srun started several processes.
+void need_one_process(const std::string& what);
+
 /// Adds the subcommand with the common flags; `examples` stand at the end of its --help.
 Verb make_verb(CLI::App& root, const std::string& name, const std::string& summary, const std::string& examples);
 
