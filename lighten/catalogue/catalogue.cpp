@@ -10,6 +10,7 @@
 #include "lighten/systems/distillation/vqgraph/vqgraph.h"
 #include "lighten/systems/labels/dexml/dexml.h"
 #include "lighten/systems/labels/erase/erase.h"
+#include "lighten/systems/labels/fedlabel/fedlabel.h"
 #include "lighten/systems/labels/llp_bp/llp_bp.h"
 #include "lighten/systems/labels/lp_icp/lp_icp.h"
 #include "lighten/systems/labels/nested_coteaching/nested_coteaching.h"
@@ -38,9 +39,13 @@ MethodOptions fresh_options() {
 /// The options of the systems that do not work on weights; add a line here with the system's folder.
 const std::vector<std::pair<std::string, MethodOptions (*)()>>& system_options() {
   static const std::vector<std::pair<std::string, MethodOptions (*)()>> table = {
-      {"dexml", fresh_options<DexmlOptions>},     {"erase", fresh_options<EraseOptions>},
-      {"llp-bp", fresh_options<LlpBpOptions>},    {"lp-icp", fresh_options<LpIcpOptions>},
-      {"meal-v2", fresh_options<MealV2Options>},  {"nested-coteaching", fresh_options<NestedCoteachingOptions>},
+      {"dexml", fresh_options<DexmlOptions>},
+      {"erase", fresh_options<EraseOptions>},
+      {"fedlabel", fresh_options<FedLabelOptions>},
+      {"llp-bp", fresh_options<LlpBpOptions>},
+      {"lp-icp", fresh_options<LpIcpOptions>},
+      {"meal-v2", fresh_options<MealV2Options>},
+      {"nested-coteaching", fresh_options<NestedCoteachingOptions>},
       {"vqgraph", fresh_options<VqGraphOptions>},
   };
   return table;

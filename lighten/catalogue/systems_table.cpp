@@ -5,6 +5,7 @@
 #include "lighten/systems/labels/bebr/recipe.h"
 #include "lighten/systems/labels/dexml/recipe.h"
 #include "lighten/systems/labels/erase/recipe.h"
+#include "lighten/systems/labels/fedlabel/recipe.h"
 #include "lighten/systems/labels/llp_bp/recipe.h"
 #include "lighten/systems/labels/lp_icp/recipe.h"
 #include "lighten/systems/labels/nested_coteaching/recipe.h"
@@ -120,7 +121,9 @@ const std::vector<SystemRow>& systems_table() {
      "lighten train graph --method erase --edges e.tsv --features f.npy --labels l.csv -o OUT",
      erase_recipe},
     {"fedlabel", "FedLabel", "Local or Global: Selective Knowledge Assimilation for Federated Learning with Limited Labels", "labels",
-     "federated learning with few labels: each sample takes the better pseudo-labeller, local or global"},
+     "federated learning with few labels: each sample takes the better pseudo-labeller, local or global",
+     "lighten train federate --clients DIR --method fedlabel -o OUT",
+     fedlabel_recipe},
     {"agmm-sass", "AGMM", "Modeling the Label Distributions for Weakly-Supervised Semantic Segmentation", "labels",
      "dense segmentation from points, scribbles, boxes or tags by modelling label distributions"},
     {"laso", "LaSO", "LaSO: Label-Set Operations networks for multi-label few-shot learning", "labels",

@@ -100,6 +100,8 @@ ImageSet read_image_folder(const fs::path& folder, const FolderOptions& options)
   return set;
 }
 
+std::vector<fs::path> pictures_in(const fs::path& folder) { return sorted_entries(folder, false); }
+
 bool has_pictures(const fs::path& folder) { return fs::is_directory(folder) && !sorted_entries(folder, false).empty(); }
 
 ImageSet read_labelled_pictures(const fs::path& folder, const fs::path& csv, const FolderOptions& options) {

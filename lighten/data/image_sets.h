@@ -45,6 +45,8 @@ struct FolderOptions {
 ImageSet read_image_folder(const fs::path& folder, const FolderOptions& options = {});
 /// Whether pictures stand in the folder itself.
 bool has_pictures(const fs::path& folder);
+/// The PNG and JPEG files in the folder itself, by name.
+std::vector<fs::path> pictures_in(const fs::path& folder);
 /// The pictures that a CSV with columns `id` (path below the folder) and `label` names; its labels are the classes. Throws
 /// FormatError, naming the line, for a file that is missing or does not decode, a repeated id or an empty label.
 ImageSet read_labelled_pictures(const fs::path& folder, const fs::path& csv, const FolderOptions& options = {});

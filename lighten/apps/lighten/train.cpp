@@ -22,6 +22,7 @@ void add_classify_bags(CLI::App& train, const std::shared_ptr<Common>& common, V
   app->add_option("-o,--output", arguments->output, "folder for the model")->required()->type_name("DIR");
   app->add_flag("--force", arguments->force, "replace an existing folder");
   actions.emplace_back(app, [arguments, common] {
+    need_one_process("--method llp-bp");
     return train_bags(*common, arguments->method, arguments->bags, arguments->output, arguments->force);
   });
 }
@@ -29,11 +30,12 @@ void add_classify_bags(CLI::App& train, const std::shared_ptr<Common>& common, V
 }  // namespace
 
 Verb train_verb(CLI::App& root, int argc, char** argv) {
-  Verb verb = make_verb(root, "train", "trains on your own data: classify, graph, bags, match",
+  Verb verb = make_verb(root, "train", "trains on your own data: classify, graph, bags, match, federate",
                         "  lighten train classify --method nested-coteaching --data pictures/ --labels noisy.csv -o nets/\n"
                         "  lighten train graph --method erase --edges e.tsv --features f.npy --labels l.csv -o out/\n"
                         "  lighten train bags --method llp-bp --features f.npy --bags bags.csv --members members.csv -o out/\n"
-                        "  lighten train match --method dexml --texts x.txt --label-texts y.txt --pairs xy.csv -o out/\n");
+                        "  lighten train match --method dexml --texts x.txt --label-texts y.txt --pairs xy.csv -o out/\n"
+                        "  lighten train federate --clients hospitals/ -o out/\n");
   auto actions = std::make_shared<VerbActions>();
   verb.app->require_subcommand(1, 1);
   if (peek_argument(argc, argv, "method") == "llp-bp")
@@ -43,7 +45,13 @@ Verb train_verb(CLI::App& root, int argc, char** argv) {
   add_train_graph(*verb.app, verb.common, *actions);
   add_train_bags(*verb.app, verb.common, *actions);
   add_train_match(*verb.app, verb.common, *actions);
-  verb.run = [actions] { return run_action(*actions); };
+  add_train_federate(*verb.app, verb.common, *actions);
+  verb.run = [actions] {
+    for (const auto& [app, run] : *actions)
+      if (const std::string& name = app->get_name(); app->parsed() && name != "federate" && name != "classify")
+        need_one_process("lighten train " + name);
+    return run_action(*actions);
+  };
   return verb;
 }
 

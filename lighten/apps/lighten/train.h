@@ -23,6 +23,9 @@ void add_bag_options(CLI::App& app, BagOptions& options);
 int train_bags(const Common& common, const std::string& method, BagOptions& options, const std::string& output_folder,
                bool force);
 
+/// `lighten train federate --method fedlabel`.
+void add_train_federate(CLI::App& train, const std::shared_ptr<Common>& common, VerbActions& actions);
+
 /// `lighten train match --method dexml`.
 void add_train_match(CLI::App& train, const std::shared_ptr<Common>& common, VerbActions& actions);
 

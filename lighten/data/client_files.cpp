@@ -1,0 +1,114 @@
+#include "lighten/data/client_files.h"
+
+#include <algorithm>
+#include <map>
+#include <unordered_map>
+
+#include "lighten/base/error.h"
+#include "lighten/base/progress.h"
+#include "lighten/data/image_sets.h"
+#include "lighten/formats/csv.h"
+#include "lighten/formats/image.h"
+#include "lighten/formats/npy.h"
+
+namespace lighten {
+namespace {
+
+std::vector<fs::path> client_folders(const fs::path& folder) {
+  if (!fs::is_directory(folder))
+    throw_error<FileError>("{}: no such folder; give one with a sub-folder a client", folder.string());
+  std::vector<fs::path> folders;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.is_directory()) folders.push_back(entry.path());
+  if (folders.empty())
+    throw_error<FileError>("{}: no sub-folder; every client is one, with features.npy or pictures, and labels.csv",
+                           folder.string());
+  std::sort(folders.begin(), folders.end());
+  return folders;
+}
+
+void read_features(const fs::path& file, ClientFiles& clients) {
+  const NpyFile matrix(file);
+  if (matrix.rows() == 0) throw_error<FileError>("{}: the client has no data (0 rows); take its folder out", file.string());
+  if (clients.columns != 0 && clients.columns != matrix.columns())
+    throw_error<FormatError>("{}: {} columns, but {} in the clients before; all need the same features", file.string(),
+                             matrix.columns(), clients.columns);
+  clients.columns = matrix.columns();
+  const std::vector<float> values = matrix.to_float();
+  clients.features.insert(clients.features.end(), values.begin(), values.end());
+  for (int64_t i = 0; i < matrix.rows(); ++i) clients.ids.push_back(std::to_string(i));
+}
+
+void read_pictures(const std::vector<fs::path>& files, const ClientFileOptions& options, ClientFiles& clients) {
+  ImageSet& set = clients.pictures;
+  set.channels = options.grey ? 1 : 3;
+  set.height = set.width = options.side;
+  for (const fs::path& file : files) {
+    const Image picture = squared(read_image(file, set.channels), options.side, 255);
+    set.pixels.insert(set.pixels.end(), picture.pixels.begin(), picture.pixels.end());
+    clients.ids.push_back(file.filename().string());
+  }
+}
+
+/// Labels as texts ("" where there is none) of the client whose samples begin at `begin`.
+void read_client_labels(const fs::path& file, const ClientFiles& clients, int64_t begin, std::vector<std::string>& labels) {
+  const CsvTable table = read_csv(file);
+  const size_t id = table.column("id"), label = table.column("label");
+  std::unordered_map<std::string, int64_t> place, seen;
+  for (int64_t i = begin; i < std::ssize(clients.ids); ++i) place.emplace(clients.ids[static_cast<size_t>(i)], i);
+  for (int64_t row = 0; row < table.size(); ++row) {
+    const std::string& name = table.text(row, id);
+    const auto found = place.find(name);
+    if (found == place.end())
+      throw_error<FormatError>("{}: there is no sample '{}' in {} (ids are {})", table.where(row), name,
+                               file.parent_path().string(),
+                               clients.are_pictures() ? "file names of pictures" : "rows of features.npy, from 0");
+    if (const auto [first, added] = seen.emplace(name, table.lines[static_cast<size_t>(row)]); !added)
+      throw_error<FormatError>("{}: '{}' stands here a second time (the first is in line {})", table.where(row), name,
+                               first->second);
+    labels[static_cast<size_t>(found->second)] = table.text(row, label);
+  }
+}
+
+}  // namespace
+
+ClientFiles read_clients(const fs::path& folder, const ClientFileOptions& options) {
+  const std::vector<fs::path> folders = client_folders(folder);
+  ClientFiles clients;
+  clients.begin = {0};
+  std::vector<std::string> labels;
+  Progress progress("reading clients", std::ssize(folders), "clients");
+  bool pictures = false;
+  for (const fs::path& client : folders) {
+    const bool has_features = fs::exists(client / "features.npy");
+    const std::vector<fs::path> files = has_features ? std::vector<fs::path>{} : pictures_in(client);
+    if (!has_features && files.empty())
+      throw_error<FileError>("client '{}' has no data: {} holds neither features.npy nor a PNG or JPEG picture; take it out",
+                             client.filename().string(), client.string());
+    if (!clients.names.empty() && pictures == has_features)
+      throw_error<FormatError>("{}: holds {}, the clients before hold {}; all need the same kind", client.string(),
+                               has_features ? "features" : "pictures", has_features ? "pictures" : "features");
+    pictures = !has_features;
+    if (has_features)
+      read_features(client / "features.npy", clients);
+    else
+      read_pictures(files, options, clients);
+    labels.resize(clients.ids.size());
+    if (fs::exists(client / "labels.csv")) read_client_labels(client / "labels.csv", clients, clients.begin.back(), labels);
+    clients.names.push_back(client.filename().string());
+    clients.begin.push_back(std::ssize(clients.ids));
+    progress.advance();
+  }
+  progress.finish();
+  std::map<std::string, int32_t> classes;
+  for (const std::string& label : labels)
+    if (!label.empty()) classes.emplace(label, 0);
+  for (auto& [name, number] : classes) {
+    number = static_cast<int32_t>(clients.class_names.size());
+    clients.class_names.push_back(name);
+  }
+  for (const std::string& label : labels) clients.labels.push_back(label.empty() ? -1 : classes.at(label));
+  return clients;
+}
+
+}  // namespace lighten
