@@ -5,9 +5,9 @@
 namespace lighten {
 namespace {
 
-constexpr double kDropped = 0.2, kNoise = 0.2;  // of the strong view of features
+constexpr double kDropped = 0.1;  // of the strong view of features
 constexpr AugmentOptions kWeak = {.shift = 1};
-constexpr AugmentOptions kStrong = {.shift = 2, .least_area = 0.7, .rotation = 15, .erase = 1.0 / 3};
+constexpr AugmentOptions kStrong = {.shift = 2, .least_area = 0.85, .rotation = 10};
 constexpr int64_t kBatch = 1024;
 
 }  // namespace
@@ -28,7 +28,7 @@ void use_features(FederatedTask& task, const torch::Tensor& x, int64_t width, ui
     if (view != View::strong) return rows;
     auto generator = torch::make_generator<at::CPUGeneratorImpl>(batch_seed);
     const torch::Tensor kept = torch::empty_like(rows).bernoulli_(1 - kDropped, generator);
-    return rows * kept / (1 - kDropped) + torch::empty_like(rows).normal_(0, kNoise, generator);
+    return rows * kept / (1 - kDropped);
   };
 }
 
