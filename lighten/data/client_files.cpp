@@ -45,7 +45,7 @@ void read_pictures(const std::vector<fs::path>& files, const ClientFileOptions& 
   set.height = set.width = options.side;
   for (const fs::path& file : files) {
     const Image picture = squared(read_image(file, set.channels), options.side, 255);
-    set.pixels.insert(set.pixels.end(), picture.pixels.begin(), picture.pixels.end());
+    set.pixels.append(picture.pixels.begin(), picture.pixels.end());
     clients.ids.push_back(file.filename().string());
   }
 }
