@@ -8,6 +8,7 @@
 #include "lighten/compress/rtn.h"
 #include "lighten/systems/distillation/meal_v2/meal_v2.h"
 #include "lighten/systems/distillation/vqgraph/vqgraph.h"
+#include "lighten/systems/labels/bebr/bebr.h"
 #include "lighten/systems/labels/dexml/dexml.h"
 #include "lighten/systems/labels/erase/erase.h"
 #include "lighten/systems/labels/fedlabel/fedlabel.h"
@@ -39,13 +40,10 @@ MethodOptions fresh_options() {
 /// The options of the systems that do not work on weights; add a line here with the system's folder.
 const std::vector<std::pair<std::string, MethodOptions (*)()>>& system_options() {
   static const std::vector<std::pair<std::string, MethodOptions (*)()>> table = {
-      {"dexml", fresh_options<DexmlOptions>},
-      {"erase", fresh_options<EraseOptions>},
-      {"fedlabel", fresh_options<FedLabelOptions>},
-      {"llp-bp", fresh_options<LlpBpOptions>},
-      {"lp-icp", fresh_options<LpIcpOptions>},
-      {"meal-v2", fresh_options<MealV2Options>},
-      {"nested-coteaching", fresh_options<NestedCoteachingOptions>},
+      {"bebr", fresh_options<BebrOptions>},       {"dexml", fresh_options<DexmlOptions>},
+      {"erase", fresh_options<EraseOptions>},     {"fedlabel", fresh_options<FedLabelOptions>},
+      {"llp-bp", fresh_options<LlpBpOptions>},    {"lp-icp", fresh_options<LpIcpOptions>},
+      {"meal-v2", fresh_options<MealV2Options>},  {"nested-coteaching", fresh_options<NestedCoteachingOptions>},
       {"vqgraph", fresh_options<VqGraphOptions>},
   };
   return table;

@@ -54,6 +54,15 @@ TEST(Catalogue, ImplementedMeansARecipeAndACommand) {
   EXPECT_FALSE(system_of("vptq").implemented);
 }
 
+TEST(Catalogue, EveryImplementedSystemDescribesItsOptions) {
+  for (const SystemEntry& entry : systems()) {
+    if (!entry.implemented) continue;
+    const std::optional<MethodOptions> options = method_options(entry.id);
+    ASSERT_TRUE(options) << entry.id;
+    EXPECT_FALSE(options->described.empty()) << entry.id;
+  }
+}
+
 TEST(Catalogue, UnknownSystemIsAnsweredWithTheNearestId) {
   EXPECT_NE(message_of([] { system_of("flatqant"); }).find("did you mean 'flatquant'?"), std::string::npos);
   EXPECT_NE(message_of([] { run_recipe("vptq", RecipeSize::smoke, 0, "unused", 1); }).find("no recipe yet"), std::string::npos);

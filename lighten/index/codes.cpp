@@ -9,11 +9,11 @@ namespace lighten {
 
 CodeFormat code_format(int64_t dimensions, int loops) {
   check(SdcShape{dimensions, loops});
-  return {loops == 0 ? CodeKind::hamming : CodeKind::sdc, {dimensions, loops}};
+  return {loops == 0 ? ScanKind::hamming : ScanKind::sdc, {dimensions, loops}};
 }
 
 std::string to_text(const CodeFormat& format) {
-  if (format.kind == CodeKind::hamming) return fmt::format("hamming, {} bits", format.shape.dimensions);
+  if (format.kind == ScanKind::hamming) return fmt::format("hamming, {} bits", format.shape.dimensions);
   return fmt::format("sdc, {} dimensions x {} bits", format.shape.dimensions, format.shape.loops + 1);
 }
 

@@ -9,13 +9,13 @@
 
 namespace lighten {
 
-enum class CodeKind : uint8_t { hamming, sdc };
+enum class ScanKind : uint8_t { hamming, sdc };
 
 /// A row is `planes` of bits, highest first, each of ceil(dimensions / 8) bytes, dimension d in bit d % 8 of byte d / 8.
 /// Hamming codes have one plane (any order of bits is as good: distances are the same); SDC codes of u loops have u + 1, level
 /// c of a dimension = its bits from the first plane to the last.
 struct CodeFormat {
-  CodeKind kind = CodeKind::hamming;
+  ScanKind kind = ScanKind::hamming;
   SdcShape shape = {0, 0};  ///< Hamming: dimensions = bits, loops = 0
   int64_t plane_bytes() const { return (shape.dimensions + 7) / 8; }
   int64_t row_bytes() const { return plane_bytes() * (shape.loops + 1); }

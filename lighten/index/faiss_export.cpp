@@ -63,7 +63,7 @@ void export_to_faiss(const Index& index, const fs::path& path) {
   FaissFile file(path);
   const CodeFormat& format = index.format();
   std::vector<int64_t> ids;
-  if (format.kind == CodeKind::hamming) {
+  if (format.kind == ScanKind::hamming) {
     file.letters("IBMp");
     binary_header(file, format, index.count());
     file.letters("IBxF");

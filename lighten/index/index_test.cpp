@@ -59,7 +59,7 @@ struct Reference {
       product += static_cast<double>(x[d]) * y[d];
       differing += x[d] * y[d] < 0 ? 1 : 0;
     }
-    return format.kind == CodeKind::hamming ? differing : 1 - product;
+    return format.kind == ScanKind::hamming ? differing : 1 - product;
   }
   void check(const Index& index, const std::vector<uint8_t>& queries, int64_t k) const {
     const int64_t n = static_cast<int64_t>(queries.size()) / format.row_bytes();
@@ -82,7 +82,7 @@ struct Reference {
         ASSERT_TRUE(seen.insert(found.ids[at]).second);
         ASSERT_NEAR(distance(queries.data() + q * format.row_bytes(), rows.at(found.ids[at]).data()), found.distances[at],
                     1e-5);
-        if (format.kind == CodeKind::hamming) {
+        if (format.kind == ScanKind::hamming) {
           ASSERT_EQ(found.ids[at], all[static_cast<size_t>(i)].second);
         }
       }

@@ -37,7 +37,7 @@ Json to_json(const Manifest& manifest) {
   Json json{{"format_version", kVersion},
             {"method", manifest.method},
             {"codes",
-             {{"kind", manifest.format.kind == CodeKind::hamming ? "hamming" : "sdc"},
+             {{"kind", manifest.format.kind == ScanKind::hamming ? "hamming" : "sdc"},
               {"dimensions", manifest.format.shape.dimensions},
               {"loops", manifest.format.shape.loops}}},
             {"lists", manifest.lists},

@@ -29,7 +29,7 @@ struct Batch {
   std::vector<uint8_t> levels;  // SDC: [count, m]
 
   Batch(const CodeFormat& code_format, const uint8_t* first, int64_t n) : format(code_format), rows(first), count(n) {
-    if (format.kind == CodeKind::hamming) return;
+    if (format.kind == ScanKind::hamming) return;
     levels.resize(static_cast<size_t>(n * format.shape.dimensions));
     for (int64_t i = 0; i < n; ++i)
       levels_of_row(format, rows + i * format.row_bytes(), levels.data() + i * format.shape.dimensions);
@@ -41,7 +41,7 @@ struct Panel {
   std::optional<HammingQueries> hamming;
   std::optional<SdcQueries> sdc;
   Panel(const Batch& batch, std::span<const int32_t> which) {
-    if (batch.format.kind == CodeKind::hamming)
+    if (batch.format.kind == ScanKind::hamming)
       hamming.emplace(batch.rows, batch.count, batch.format.row_bytes(), which);
     else
       sdc.emplace(batch.format.shape, batch.levels.data(), batch.count, which);
@@ -161,13 +161,13 @@ SearchResult Index::search(const uint8_t* rows, int64_t count, const SearchOptio
       scan_lists(batch, by_list, centroids_->nearest(x.data(), batch.count, probes, pool), probes, workers, options);
     }
     for (int64_t q = 0; q < batch.count; ++q) {
-      const float norm = format_.kind == CodeKind::sdc ? norm_of(format_, batch.rows + q * format_.row_bytes()) : 0;
+      const float norm = format_.kind == ScanKind::sdc ? norm_of(format_, batch.rows + q * format_.row_bytes()) : 0;
       size_t at = static_cast<size_t>((begin + q) * options.k);
       for (const Hit& hit : workers.merged(static_cast<size_t>(q), k)) {
         result.ids[at] = hit.id;
         result.costs[at] = hit.cost;
         result.distances[at++] =
-            format_.kind == CodeKind::hamming ? static_cast<float>(hit.cost) : 1 - score_of_cost(hit.cost) * norm;
+            format_.kind == ScanKind::hamming ? static_cast<float>(hit.cost) : 1 - score_of_cost(hit.cost) * norm;
       }
     }
   }

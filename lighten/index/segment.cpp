@@ -30,7 +30,7 @@ uint64_t aligned(uint64_t n) { return (n + kAlignment - 1) / kAlignment * kAlign
 
 size_t code_bytes(const CodeFormat& format, int64_t blocks) {
   const int64_t codes = blocks * kScanBlock;
-  return format.kind == CodeKind::hamming ? hamming_bytes(codes, hamming_words(format.row_bytes()))
+  return format.kind == ScanKind::hamming ? hamming_bytes(codes, hamming_words(format.row_bytes()))
                                           : sdc_bytes(codes, format.shape);
 }
 
@@ -44,7 +44,7 @@ Header header_of(const CodeFormat& format, int64_t count, int64_t blocks, int64_
   header.blocks = blocks;
   header.lists = lists;
   header.norms_at = sizeof(Header) + aligned(code_bytes(format, blocks));
-  const uint64_t norms = format.kind == CodeKind::sdc ? static_cast<uint64_t>(blocks) * kScanBlock * sizeof(float) : 0;
+  const uint64_t norms = format.kind == ScanKind::sdc ? static_cast<uint64_t>(blocks) * kScanBlock * sizeof(float) : 0;
   header.ids_at = header.norms_at + aligned(norms);
   header.lists_at = header.ids_at + aligned(static_cast<uint64_t>(blocks) * kScanBlock * sizeof(int64_t));
   header.end = header.lists_at + static_cast<uint64_t>(lists) * sizeof(SegmentList);
@@ -106,7 +106,7 @@ Segment::Segment(const fs::path& path, const CodeFormat& format) : file_(path), 
   blocks_ = header.blocks;
   block_bytes_ = static_cast<int64_t>(code_bytes(format, 1));
   codes_ = file_.data() + sizeof header;
-  if (format.kind == CodeKind::sdc) norms_ = reinterpret_cast<const float*>(file_.data() + header.norms_at);
+  if (format.kind == ScanKind::sdc) norms_ = reinterpret_cast<const float*>(file_.data() + header.norms_at);
   ids_ = {reinterpret_cast<const int64_t*>(file_.data() + header.ids_at), static_cast<size_t>(blocks_ * kScanBlock)};
   lists_.resize(static_cast<size_t>(header.lists));
   std::memcpy(lists_.data(), file_.data() + header.lists_at, lists_.size() * sizeof(SegmentList));
@@ -131,7 +131,7 @@ SdcBlocks Segment::sdc(const SegmentList& list) const {
 
 void Segment::read_row(int64_t position, uint8_t* row) const {
   const SegmentList all{0, blocks_ * kScanBlock};
-  if (format_.kind == CodeKind::hamming) return unpack_hamming(hamming(all), position, format_.row_bytes(), row);
+  if (format_.kind == ScanKind::hamming) return unpack_hamming(hamming(all), position, format_.row_bytes(), row);
   std::vector<uint8_t> levels(static_cast<size_t>(format_.shape.dimensions));
   unpack_sdc(sdc(all), position, levels.data());
   row_of_levels(format_, levels.data(), row);
@@ -162,7 +162,7 @@ uint64_t write_segment(const fs::path& path, const CodeFormat& format, const uin
     const int64_t position = next[home.empty() ? 0 : static_cast<size_t>(home[static_cast<size_t>(i)])]++;
     const uint8_t* row = rows + i * format.row_bytes();
     out_ids[position] = ids[static_cast<size_t>(i)];
-    if (format.kind == CodeKind::hamming) {
+    if (format.kind == ScanKind::hamming) {
       pack_hamming(row, 1, format.row_bytes(), codes, position);
     } else {
       levels_of_row(format, row, levels.data());

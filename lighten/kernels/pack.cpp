@@ -104,6 +104,8 @@ void pack_linear(const LinearSpec& spec, const uint8_t* codes, const Half* scale
   check(spec);
   if (spec.codes == PackedCodes::levels && levels == nullptr)
     throw ModelError("pack_linear: a weight of levels needs their table");
+  if ((spec.zero == PackedZero::integer && zero_points == nullptr) || (spec.zero == PackedZero::minimum && minimums == nullptr))
+    throw ModelError("pack_linear: a weight with zero points or minimums needs them");
   if (spec.bits > 8) throw_error<ModelError>("pack_linear: {} bits are floats; use pack_float", spec.bits);
   const Layout l = layout_of(spec);
   if (spec.planes > 1) {

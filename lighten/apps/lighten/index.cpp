@@ -387,7 +387,7 @@ int export_index(const IndexArguments& arguments, const Common& common) {
   if (arguments.format != "faiss") throw OptionError(unknown_name_message("format", arguments.format, {"faiss"}));
   const Index index(arguments.folder);
   export_to_faiss(index, arguments.output);
-  const char* reader = index.format().kind == CodeKind::hamming ? "faiss.read_index_binary" : "faiss.read_index";
+  const char* reader = index.format().kind == ScanKind::hamming ? "faiss.read_index_binary" : "faiss.read_index";
   if (common.for_people()) fmt::print("{}: {} codes, for {}\n", arguments.output, index.count(), reader);
   write_json(common, {{"output", arguments.output}, {"count", index.count()}, {"reader", reader}});
   return 0;

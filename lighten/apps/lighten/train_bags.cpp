@@ -116,8 +116,9 @@ int train_bags(const Common& common, const std::string& method, BagOptions& opti
     probabilities = model.probabilities(task.x);
     nets = model.nets;
     for (const LlpBpRound& round : model.rounds)
-      figures["rounds"].push_back(
-          {{"iterations", round.beliefs.iterations}, {"converged", round.beliefs.converged}, {"best_epoch", round.fit.best_epoch}});
+      figures["rounds"].push_back({{"iterations", round.beliefs.iterations},
+                                   {"converged", round.beliefs.converged},
+                                   {"best_epoch", round.fit.best_epoch}});
     if (!model.rounds[0].beliefs.converged)
       warn(fmt::format(
           "belief propagation still moved by {:.2g} after {} iterations; a smaller --lambda-edge or --lambda-bag helps",

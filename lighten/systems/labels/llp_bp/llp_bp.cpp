@@ -187,7 +187,8 @@ BagNet train_bag_net(const BagTask& task, const torch::Tensor& x, const BagLosse
   };
   if (!task.labelled.empty()) {
     training.validate = [&net, &x, &task] {
-      const torch::Tensor logits = net->instances(x.index_select(0, torch::tensor(task.labelled))).to(torch::kDouble).contiguous();
+      const torch::Tensor logits =
+          net->instances(x.index_select(0, torch::tensor(task.labelled))).to(torch::kDouble).contiguous();
       return auc(task.labels, {logits.data_ptr<double>(), static_cast<size_t>(logits.numel())});
     };
   } else if (!task.validation.empty()) {
@@ -231,8 +232,7 @@ LlpBpModel llp_bp(const BagTask& task, const LlpBpOptions& options, const std::s
     }
     LlpBpOptions own = options;
     own.seed = options.seed + static_cast<uint64_t>(r) * 101;
-    model.nets.push_back(
-        train_bag_net(task, covariates, losses, own, fmt::format("{}, round {}", title, r + 1), &round.fit));
+    model.nets.push_back(train_bag_net(task, covariates, losses, own, fmt::format("{}, round {}", title, r + 1), &round.fit));
     model.rounds.push_back(std::move(round));
     const torch::NoGradGuard no_grad;
     covariates = model.nets.back()->embed(covariates);
