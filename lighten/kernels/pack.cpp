@@ -57,6 +57,37 @@ Half load_half(const uint8_t* at) {
 
 int rows_of(const Layout& l, int64_t tile) { return static_cast<int>(std::min<int64_t>(kTileRows, l.rows - tile * kTileRows)); }
 
+/// One plane of a checked weight; what its kind needs is there.
+void pack_plane(const Layout& l, const uint8_t* codes, const Half* scales, const uint8_t* zero_points, const Half* minimums,
+                std::byte* out, const int8_t* levels) {
+  std::memset(out, 0, l.plane_bytes());
+  const auto mask = static_cast<uint8_t>((1 << l.bits) - 1);
+  for (int64_t row = 0; row < l.rows; ++row) {
+    uint8_t* tile = bytes_of(out) + static_cast<size_t>(row / kTileRows) * l.tile_bytes;
+    const int r = static_cast<int>(row % kTileRows);
+    for (int64_t g = 0; g < l.groups; ++g) {
+      const int64_t from = row * l.groups + g;
+      store_half(tile + (g * kTileRows + r) * 2, scales[from]);
+      uint8_t* zeros = tile + l.zero_offset + static_cast<size_t>(g) * l.zero_group_bytes();
+      if (l.zero == PackedZero::integer && zero_points) kernels::write_zero(l.bits, zeros, r, zero_points[from] & mask);
+      if (l.zero == PackedZero::minimum && minimums) store_half(zeros + r * 2, minimums[from]);
+    }
+    if (l.codes == PackedCodes::levels && levels) {
+      for (int i = 0; i <= mask; ++i) tile[l.zero_offset + static_cast<size_t>(i)] = static_cast<uint8_t>(levels[i] + 128);
+    }
+    const uint8_t* from = codes + row * l.columns;
+    if (l.codes == PackedCodes::trits) {
+      pack_trits(l, from, r, tile + l.unit_offset);
+      continue;
+    }
+    for (int64_t column = 0; column < l.columns; ++column) {
+      const Place at = place_of(r, column);
+      uint8_t* unit = tile + l.unit_offset + static_cast<size_t>(at.unit) * l.unit_bytes();
+      kernels::write_code(l.bits, unit, at.chunk, at.lane, from[column] & mask);
+    }
+  }
+}
+
 }  // namespace
 
 void check(const LinearSpec& spec) {
@@ -102,47 +133,16 @@ size_t packed_bytes(const LinearSpec& spec) {
 void pack_linear(const LinearSpec& spec, const uint8_t* codes, const Half* scales, const uint8_t* zero_points,
                  const Half* minimums, std::byte* out, const int8_t* levels) {
   check(spec);
+  if (spec.bits > 8) throw_error<ModelError>("pack_linear: {} bits are floats; use pack_float", spec.bits);
   if (spec.codes == PackedCodes::levels && levels == nullptr)
     throw ModelError("pack_linear: a weight of levels needs their table");
   if ((spec.zero == PackedZero::integer && zero_points == nullptr) || (spec.zero == PackedZero::minimum && minimums == nullptr))
     throw ModelError("pack_linear: a weight with zero points or minimums needs them");
-  if (spec.bits > 8) throw_error<ModelError>("pack_linear: {} bits are floats; use pack_float", spec.bits);
   const Layout l = layout_of(spec);
-  if (spec.planes > 1) {
-    LinearSpec one = spec;
-    one.planes = 1;
-    const int64_t factors = l.rows * l.groups;
-    for (int64_t p = 0; p < spec.planes; ++p)
-      pack_linear(one, codes + p * l.rows * l.columns, scales + p * factors, zero_points ? zero_points + p * factors : nullptr,
-                  minimums ? minimums + p * factors : nullptr, out + static_cast<size_t>(p) * l.plane_bytes());
-    return;
-  }
-  std::memset(out, 0, l.plane_bytes());
-  const auto mask = static_cast<uint8_t>((1 << l.bits) - 1);
-  for (int64_t row = 0; row < l.rows; ++row) {
-    uint8_t* tile = bytes_of(out) + static_cast<size_t>(row / kTileRows) * l.tile_bytes;
-    const int r = static_cast<int>(row % kTileRows);
-    for (int64_t g = 0; g < l.groups; ++g) {
-      const int64_t from = row * l.groups + g;
-      store_half(tile + (g * kTileRows + r) * 2, scales[from]);
-      uint8_t* zeros = tile + l.zero_offset + static_cast<size_t>(g) * l.zero_group_bytes();
-      if (l.zero == PackedZero::integer) kernels::write_zero(l.bits, zeros, r, zero_points[from] & mask);
-      if (l.zero == PackedZero::minimum) store_half(zeros + r * 2, minimums[from]);
-    }
-    if (l.codes == PackedCodes::levels) {
-      for (int i = 0; i <= mask; ++i) tile[l.zero_offset + static_cast<size_t>(i)] = static_cast<uint8_t>(levels[i] + 128);
-    }
-    const uint8_t* from = codes + row * l.columns;
-    if (l.codes == PackedCodes::trits) {
-      pack_trits(l, from, r, tile + l.unit_offset);
-      continue;
-    }
-    for (int64_t column = 0; column < l.columns; ++column) {
-      const Place at = place_of(r, column);
-      uint8_t* unit = tile + l.unit_offset + static_cast<size_t>(at.unit) * l.unit_bytes();
-      kernels::write_code(l.bits, unit, at.chunk, at.lane, from[column] & mask);
-    }
-  }
+  const int64_t factors = l.rows * l.groups;
+  for (int64_t p = 0; p < l.planes; ++p)
+    pack_plane(l, codes + p * l.rows * l.columns, scales + p * factors, zero_points ? zero_points + p * factors : nullptr,
+               minimums ? minimums + p * factors : nullptr, out + static_cast<size_t>(p) * l.plane_bytes(), levels);
 }
 
 void unpack_linear(const LinearSpec& spec, const std::byte* packed, uint8_t* codes, Half* scales, uint8_t* zero_points,

@@ -35,7 +35,7 @@ Extent extent_of(RecipeSize size) {
     case RecipeSize::full:
       break;
   }
-  return {6000, {8, 128, 512}, 40, 3, true};
+  return {4000, {8, 32, 128}, 30, 3, true};
 }
 
 /// Labelled packages of the validation side that choose epochs and settings, for every method alike.
