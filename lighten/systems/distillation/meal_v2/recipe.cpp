@@ -23,6 +23,8 @@ Extent extent_of(RecipeSize size) {
   return {3, 1500, 20, 12, 16, 8, {{"resnet8", 16}, {"conv3", 32}}};
 }
 
+constexpr const char* kAugment = "crop";  // letters must not be mirrored
+
 /// How one arm uses the extra epochs.
 struct Arm {
   std::string name;
@@ -68,6 +70,7 @@ class Laboratory {
   Metrics measure(const Arm& arm) const {
     Classifier student = arm.pretrained ? student_before() : untrained();
     MealV2Options options;
+    options.augment = kAugment;
     options.soft = arm.soft;
     options.hard = arm.hard;
     options.discriminator = arm.discriminator;
@@ -98,7 +101,7 @@ class Laboratory {
     options.architecture = architecture;
     options.base_width = width;
     options.feature_size = architecture == "conv3" ? 8 * width : 0;
-    options.augment = "flip";
+    options.augment = kAugment;
     options.train.batch_size = 64;
     return options;
   }
