@@ -20,7 +20,7 @@ namespace lighten {
 
 namespace {
 
-constexpr int64_t kSide = 28, kMargin = 1, kCell = 4;
+constexpr int64_t kSide = 28, kMargin = 1;
 constexpr int64_t kLeastInk = 8 * 255;
 constexpr int64_t kLeastKeys = 8, kValidationKeys = 2, kTestKeys = 3;  // every class keeps three fonts to learn from
 constexpr size_t kReferences = 64;                                     // characters that set a font's scale
@@ -164,15 +164,7 @@ std::map<size_t, std::vector<uint8_t>> signature_of(const Drawn& drawn, size_t c
   const size_t step = std::max<size_t>(characters / kCompared, 1);
   for (size_t i = 0; i < drawn.characters.size(); ++i) {
     if (drawn.characters[i] % step != 0) continue;
-    const uint8_t* glyph = &drawn.pixels[i * side * side];
-    std::vector<uint8_t>& cells = signature[drawn.characters[i]];
-    for (int64_t y = 0; y + kCell <= side; y += kCell)
-      for (int64_t x = 0; x + kCell <= side; x += kCell) {
-        int sum = 0;
-        for (int64_t dy = 0; dy < kCell; ++dy)
-          for (int64_t dx = 0; dx < kCell; ++dx) sum += glyph[(y + dy) * side + x + dx];
-        cells.push_back(static_cast<uint8_t>(sum / (kCell * kCell)));
-      }
+    signature[drawn.characters[i]] = glyph_signature(&drawn.pixels[i * static_cast<size_t>(side * side)], side);
   }
   return signature;
 }

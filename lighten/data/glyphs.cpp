@@ -196,18 +196,6 @@ struct DrawnFace {
   std::vector<uint8_t> signature;  ///< [62, cells] of the plain glyphs
 };
 
-std::vector<uint8_t> signature_of(const std::vector<uint8_t>& glyph, int64_t side) {
-  std::vector<uint8_t> cells;
-  for (int64_t y = 0; y + kCell <= side; y += kCell)
-    for (int64_t x = 0; x + kCell <= side; x += kCell) {
-      int sum = 0;
-      for (int64_t dy = 0; dy < kCell; ++dy)
-        for (int64_t dx = 0; dx < kCell; ++dx) sum += glyph[(y + dy) * side + x + dx];
-      cells.push_back(static_cast<uint8_t>(sum / (kCell * kCell)));
-    }
-  return cells;
-}
-
 double difference(const uint8_t* a, const uint8_t* b, size_t n) {
   int64_t sum = 0;
   for (size_t i = 0; i < n; ++i) sum += std::abs(a[i] - b[i]);
@@ -235,7 +223,7 @@ bool draw_face(FontFace& face, int64_t side, int64_t jittered, uint64_t seed, Dr
   for (const uint32_t character : characters()) {
     const std::vector<uint8_t> plain = face.draw(character);
     if (std::accumulate(plain.begin(), plain.end(), int64_t{0}) < kLeastInk) return false;
-    const std::vector<uint8_t> signature = signature_of(plain, side);
+    const std::vector<uint8_t> signature = glyph_signature(plain.data(), side);
     drawn.signature.insert(drawn.signature.end(), signature.begin(), signature.end());
     drawn.pixels.insert(drawn.pixels.end(), plain.begin(), plain.end());
     for (int64_t j = 0; j < jittered; ++j) {
@@ -268,6 +256,18 @@ std::vector<std::string> joined_keys(const std::vector<DrawnFace>& faces) {
 }
 
 }  // namespace
+
+std::vector<uint8_t> glyph_signature(const uint8_t* pixels, int64_t side) {
+  std::vector<uint8_t> cells;
+  for (int64_t y = 0; y + kCell <= side; y += kCell)
+    for (int64_t x = 0; x + kCell <= side; x += kCell) {
+      int sum = 0;
+      for (int64_t dy = 0; dy < kCell; ++dy)
+        for (int64_t dx = 0; dx < kCell; ++dx) sum += pixels[(y + dy) * side + x + dx];
+      cells.push_back(static_cast<uint8_t>(sum / (kCell * kCell)));
+    }
+  return cells;
+}
 
 std::string font_key(const std::string& family) {
   std::string key;

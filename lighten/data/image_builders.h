@@ -66,6 +66,10 @@ DrawingNote parse_drawing_note(const std::string& svg);
 /// The key of a drawing: its artist's name in lower case up to an address; without one, its folder.
 std::string artist_key(const std::string& creator, const std::string& folder);
 
+/// Mean ink of the 4 x 4 cells of a square picture [side, side], row by row: by it drawings are told apart or found to be the
+/// same.
+std::vector<uint8_t> glyph_signature(const uint8_t* pixels, int64_t side);
+
 /// The key of a font family before copies are merged: its first word, lower case, without digits.
 std::string font_key(const std::string& family);
 

@@ -79,7 +79,7 @@ void dequantize_row(const QuantTensor& t, const std::vector<GroupNumbers>& group
 /// w = sum_p plane_scale[p] * bit_p, then the minimum of the group.
 void dequantize_planes_row(const QuantTensor& t, int64_t row, float* out) {
   const int64_t groups = t.groups_per_row(), size = t.group_size == 0 ? t.columns : t.group_size;
-  const size_t words = product(1, (t.columns + 63) / 64), first = product(row, groups);
+  const size_t words = static_cast<size_t>((t.columns + 63) / 64), first = product(row, groups);
   std::fill(out, out + t.columns, 0.0f);
   for (size_t p = 0; p < t.planes.size(); ++p) {
     const uint64_t* bits = t.planes[p].data() + static_cast<size_t>(row) * words;

@@ -65,7 +65,7 @@ void pack_planes(const QuantTensor& tensor, const LinearSpec& spec, std::byte* o
   pack_linear(spec, codes.data(), tensor.plane_scales.data(), zeros.data(), minimums.data(), out);
 }
 
-/// A weight of several planes, or of one with the zero point 0 or a minimum.
+/// A weight of several planes. (One plane alone is a matrix of 1-bit codes.)
 QuantTensor unpack_planes(const PackedWeight& weight) {
   const LinearSpec& spec = weight.spec;
   QuantTensor tensor;

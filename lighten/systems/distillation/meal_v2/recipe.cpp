@@ -19,8 +19,8 @@ struct Extent {
 
 Extent extent_of(RecipeSize size) {
   if (size == RecipeSize::smoke) return {1, 120, 1, 1, 1, 4, {{"conv3", 8}}};
-  if (size == RecipeSize::standard) return {3, 700, 8, 5, 6, 8, {{"resnet8", 8}, {"conv3", 24}}};
-  return {3, 1500, 20, 12, 16, 8, {{"resnet8", 16}, {"conv3", 32}}};
+  if (size == RecipeSize::standard) return {3, 700, 8, 5, 6, 8, {{"conv3", 32}, {"conv3", 24}}};
+  return {3, 1500, 20, 12, 16, 8, {{"conv3", 48}, {"conv3", 32}}};
 }
 
 constexpr const char* kAugment = "crop";  // letters must not be mirrored
@@ -47,6 +47,10 @@ const std::vector<Arm>& arms() {
   return table;
 }
 
+std::string teacher_name(const std::string& architecture, int64_t width) {
+  return fmt::format("teacher {} of width {}", architecture, width);
+}
+
 /// What the arms of one seed share: data, teachers, the student as it was before.
 class Laboratory {
  public:
@@ -57,7 +61,7 @@ class Laboratory {
         set_(glyph_latin_set({.limit = extent.limit, .split_seed = seed})),
         data_(classify_data(set_)) {
     for (const auto& [architecture, width] : extent.teachers)
-      teachers_.members.push_back(trained(architecture, width, extent.teacher_epochs, fmt::format("teacher {}", architecture)));
+      teachers_.members.push_back(trained(architecture, width, extent.teacher_epochs, teacher_name(architecture, width)));
   }
   Metrics figures(const Classifier& classifier) const {
     return {{"accuracy", accuracy_of(logits_of(*classifier.net, data_, data_.test), data_.labels, data_.test)},
@@ -130,7 +134,7 @@ void run(Bench& bench) {
       return *laboratory;
     };
     for (size_t t = 0; t < extent.teachers.size(); ++t)
-      bench.arm(fmt::format("teacher {}", extent.teachers[t].first), seed,
+      bench.arm(teacher_name(extent.teachers[t].first, extent.teachers[t].second), seed,
                 [&] { return here().figures(here().teachers().members[t]); });
     bench.arm("teachers together", seed, [&] { return Metrics{{"accuracy", here().ensemble()}}; });
     bench.arm("student before", seed, [&] { return here().figures(here().student_before()); });

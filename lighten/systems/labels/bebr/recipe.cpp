@@ -372,7 +372,9 @@ void run(Bench& bench) {
       "Synopsis asks for description; every description of the set is in the index, training pairs included; pairs are split "
       "by "
       "source package. Float: exhaustive inner products of MiniLM vectors (384 x float32). Old vectors: LSA of 128 "
-      "dimensions. Stranger: new queries of an encoder that never saw the old codes.");
+      "dimensions. Stranger: new queries of an encoder that never saw the old codes. Compatible training sees the old codes of "
+      "all documents, as "
+      "whoever runs the index does, but no test query.");
   bench.setting("data", "deb-pairs");
   BebrOptions options{.epochs = extent.epochs};
   bench.setting("bebr", to_json(describe(options)));
