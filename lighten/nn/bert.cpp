@@ -184,6 +184,12 @@ Bert load_bert(const fs::path& folder) {
   return bert;
 }
 
+NamedTensors stored_parameters(const Bert& bert) {
+  NamedTensors tensors;
+  for (const auto& entry : bert->named_parameters()) tensors.emplace_back(stored_name(entry.key()), entry.value());
+  return tensors;
+}
+
 void trainable_layers(Bert& bert, int64_t count) {
   for (auto& parameter : bert->parameters()) parameter.requires_grad_(count < 0);
   const auto all = static_cast<int64_t>(bert->layers.size());

@@ -12,6 +12,7 @@
 
 #include "lighten/base/file.h"
 #include "lighten/formats/tokenizer.h"
+#include "lighten/nn/state.h"
 
 namespace lighten {
 
@@ -78,6 +79,8 @@ TORCH_MODULE(Bert);
 Bert random_bert(const BertConfig& config, uint64_t seed);
 /// From a Hugging Face folder (config.json + safetensors; names with or without "bert." before them), in evaluation mode.
 Bert load_bert(const fs::path& folder);
+/// The parameters by the names of a Hugging Face checkpoint; they share memory with the module.
+NamedTensors stored_parameters(const Bert& bert);
 /// Gives the last `count` layers (-1: everything, embeddings too) their gradient and takes it from the others.
 void trainable_layers(Bert& bert, int64_t count);
 /// Adapters on query and value (Hu et al., "LoRA", section 4.2) of the last `count` layers (-1: all); only they have gradients.
@@ -94,6 +97,9 @@ struct TextEncoder {
 };
 /// Bert and tokenizer.json of `folder`; max_tokens from its sentence_bert_config.json if there is one.
 TextEncoder load_text_encoder(const fs::path& folder);
+/// Writes model.safetensors beside copies of the small files (.json, .txt) of `source`, the folder that it was loaded from:
+/// what load_text_encoder and transformers read. `folder` must exist.
+void save_text_encoder(const TextEncoder& encoder, const fs::path& source, const fs::path& folder);
 /// [CLS] text [SEP], at most `max_tokens` ids.
 std::vector<int32_t> token_ids(const TextEncoder& encoder, std::string_view text);
 /// Rows of ids (none empty) -> [rows, hidden], unit length. Pads to the longest row: bring rows of like length together.

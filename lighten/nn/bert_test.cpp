@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <map>
 
 #include "lighten/base/error.h"
 #include "lighten/formats/safetensors.h"
@@ -118,6 +119,16 @@ TEST(Bert, EqualsPlainLoopsAndPaddingIsNotSeen) {
         EXPECT_NEAR(hidden[static_cast<int64_t>(i)][static_cast<int64_t>(t)][static_cast<int64_t>(c)].item<double>(),
                     expected[t][c], 2e-5);
   }
+}
+
+TEST(Bert, StoredParametersCarryTheNamesOfACheckpoint) {
+  const Bert bert = random_bert(tiny(), 3);
+  const NamedTensors stored = stored_parameters(bert);
+  EXPECT_EQ(stored.size(), bert->parameters().size());
+  std::map<std::string, torch::Tensor> by_name(stored.begin(), stored.end());
+  EXPECT_TRUE(torch::equal(by_name.at("embeddings.word_embeddings.weight"), bert->words));
+  EXPECT_TRUE(torch::equal(by_name.at("encoder.layer.1.attention.output.dense.bias"), bert->layers[1]->output->bias));
+  EXPECT_TRUE(torch::equal(by_name.at("encoder.layer.0.intermediate.dense.weight"), bert->layers[0]->up->weight));
 }
 
 TEST(Bert, RefusesForeignIdsAndTooLongRows) {

@@ -27,6 +27,15 @@ TextEncoder load_text_encoder(const fs::path& folder) {
   return encoder;
 }
 
+void save_text_encoder(const TextEncoder& encoder, const fs::path& source, const fs::path& folder) {
+  for (const auto& entry : fs::directory_iterator(source)) {
+    const std::string kind = entry.path().extension().string(), name = entry.path().filename().string();
+    if (entry.is_regular_file() && (kind == ".json" || kind == ".txt") && !name.ends_with(".index.json"))
+      fs::copy_file(entry.path(), folder / name, fs::copy_options::overwrite_existing);
+  }
+  save_tensors(folder / "model.safetensors", stored_parameters(encoder.bert), {{"format", "pt"}});
+}
+
 std::vector<int32_t> token_ids(const TextEncoder& encoder, std::string_view text) {
   // A token is at least one byte, and hardly ever longer than 20: what lies far beyond the cut is not looked at.
   const auto enough = static_cast<size_t>(encoder.max_tokens) * 40;

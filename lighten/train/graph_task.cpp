@@ -59,7 +59,7 @@ TrainOptions full_batch(const GraphTrainOptions& options) {
 }
 
 GraphNet fit_graph_net(const GraphTask& task, const std::string& kind, const GraphTrainOptions& options,
-                       const std::string& title) {
+                       const std::string& title, const TrainPlace& place) {
   check_task(task);
   GraphNet net = make_graph_net(task, kind, options, options.seed);
   const Sparse a = net->prepare(task.adjacency);
@@ -73,13 +73,13 @@ GraphNet fit_graph_net(const GraphTask& task, const std::string& kind, const Gra
   };
   if (!task.validation.empty())
     training.validate = [&] { return accuracy_on(task.validation, argmax_of(net->forward(a, task.x)), task.labels); };
-  train(training, full_batch(options));
+  train(training, full_batch(options), place);
   return net;
 }
 
 torch::Tensor train_graph_net(const GraphTask& task, const std::string& kind, const GraphTrainOptions& options,
-                              const std::string& title) {
-  GraphNet net = fit_graph_net(task, kind, options, title);
+                              const std::string& title, const TrainPlace& place) {
+  GraphNet net = fit_graph_net(task, kind, options, title, place);
   const torch::NoGradGuard no_grad;
   return torch::softmax(net->forward(net->prepare(task.adjacency), task.x), 1);
 }

@@ -34,7 +34,7 @@ struct GraphTrainOptions {
 };
 /// Probabilities [n, classes] of a GCN ("gcn") or GAT ("gat") trained by cross-entropy on the given labels.
 torch::Tensor train_graph_net(const GraphTask& task, const std::string& kind, const GraphTrainOptions& options,
-                              const std::string& title);
+                              const std::string& title, const TrainPlace& place = {});
 /// Labels of the training nodes, int64.
 torch::Tensor training_targets(const GraphTask& task);
 /// A net for the task, untrained.
@@ -43,6 +43,6 @@ GraphNet make_graph_net(const GraphTask& task, const std::string& kind, const Gr
 TrainOptions full_batch(const GraphTrainOptions& options);
 /// A GraphNet by itself, of kind "gcn" or "gat", and the adjacency as it wants it.
 GraphNet fit_graph_net(const GraphTask& task, const std::string& kind, const GraphTrainOptions& options,
-                       const std::string& title);
+                       const std::string& title, const TrainPlace& place = {});
 
 }  // namespace lighten

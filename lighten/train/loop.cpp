@@ -96,7 +96,7 @@ std::vector<ParameterGroup> Training::groups() const {
         .name = trained.name, .parameters = {}, .rate_scale = trained.rate_scale, .weight_decay = trained.weight_decay};
     if (group.weight_decay < 0) group.weight_decay = options_.weight_decay;
     for (const auto& item : trained.module->named_parameters()) group.parameters.emplace_back(item.key(), item.value());
-    groups.push_back(std::move(group));
+    if (!group.parameters.empty()) groups.push_back(std::move(group));
   }
   return groups;
 }
@@ -340,6 +340,15 @@ TrainResult train(const TrainTask& task, const TrainOptions& options, const fs::
   if (task.modules.empty() || !task.loss) throw OptionError("train: a task needs modules and a loss");
   if (!folder.empty()) fs::create_directories(folder);
   return Training(task, options, folder).run();
+}
+
+TrainPlace TrainPlace::part(const std::string& name) const {
+  return {.folder = folder.empty() ? fs::path() : folder / name, .identity = identity};
+}
+
+TrainResult train(TrainTask task, const TrainOptions& options, const TrainPlace& place) {
+  for (const auto& [name, value] : place.identity.items()) task.identity[name] = value;
+  return train(task, options, place.folder);
 }
 
 std::string sparkline(const std::vector<double>& values, size_t width) {

@@ -44,7 +44,7 @@ struct TrainStep {
   uint64_t seed = 0;                 ///< for this step's random choices; torch's generator is seeded with it too
 };
 
-/// A module that is trained.
+/// A module that is trained. One with buffers alone is carried along in checkpoints.
 struct TrainedModule {
   std::string name;  ///< in checkpoints
   torch::nn::Module* module = nullptr;
@@ -94,6 +94,15 @@ struct TrainResult {
   int64_t samples_seen = 0;
 };
 
+/// Where a training, or a system's several ones, keep what they need to go on, and what their checkpoints must agree on besides
+/// the options of the loop (options of the system, hashes of the data). Default: nowhere.
+struct TrainPlace {
+  fs::path folder;
+  Json identity = Json::object();
+  /// The place of one of several trainings: folder/name.
+  TrainPlace part(const std::string& name) const;
+};
+
 /// Trains the modules in place; on return they hold the weights of the best validated epoch (of the last one without
 /// `validate`), averaged if `ema` is set, in evaluation mode.
 ///
@@ -104,6 +113,8 @@ struct TrainResult {
 ///
 /// Steps with a loss or gradient that is not finite change nothing; after ten in a row ModelError says what to try.
 TrainResult train(const TrainTask& task, const TrainOptions& options, const fs::path& folder = {});
+/// The same at a place; its identity joins the task's.
+TrainResult train(TrainTask task, const TrainOptions& options, const TrainPlace& place);
 
 /// "▇▅▃▂▁": values scaled between their extremes, at most `width` of them (means of neighbours). Empty for none.
 std::string sparkline(const std::vector<double>& values, size_t width = 24);

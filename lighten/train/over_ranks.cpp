@@ -14,9 +14,12 @@ struct GradientSums::State {
   struct Bucket {
     std::vector<size_t> parameters;
     std::vector<int64_t> offsets;
-    torch::Tensor values;
+    torch::Tensor values;  ///< the gradients, then 1 or 0 for each: whether there was one
     int64_t missing = 0;
     Ranks::Sum sum;
+    float& flag(size_t place) {
+      return values.data_ptr<float>()[values.numel() - std::ssize(parameters) + static_cast<int64_t>(place)];
+    }
   };
   std::vector<torch::Tensor> parameters;
   std::vector<size_t> bucket_of, place_of;
@@ -49,10 +52,12 @@ void GradientSums::State::take(size_t index) {
   arrived[index] = 1;
   Bucket& bucket = buckets[bucket_of[index]];
   torch::Tensor slot = bucket.values.narrow(0, bucket.offsets[place_of[index]], parameters[index].numel());
-  if (parameters[index].grad().defined())
+  const bool there = parameters[index].grad().defined();
+  if (there)
     slot.copy_(parameters[index].grad().reshape(-1));
   else
     slot.zero_();
+  bucket.flag(place_of[index]) = there ? 1.0F : 0.0F;
   --bucket.missing;
   for (size_t i = 0; i < sent; ++i) buckets[i].sum.progress();
   while (sent < buckets.size() && buckets[sent].missing == 0) send_next();
@@ -89,9 +94,13 @@ GradientSums::GradientSums(const std::vector<torch::Tensor>& parameters, Ranks& 
   state.place_of.resize(state.parameters.size());
   state.arrived.resize(state.parameters.size());
   int64_t filled = 0;
+  const auto close = [&] {
+    if (!state.buckets.empty())
+      state.buckets.back().values = torch::empty({filled + std::ssize(state.buckets.back().parameters)});
+  };
   for (size_t i = state.parameters.size(); i-- > 0;) {
     if (state.buckets.empty() || (filled + state.parameters[i].numel()) * static_cast<int64_t>(sizeof(float)) > bucket_bytes) {
-      if (!state.buckets.empty()) state.buckets.back().values = torch::empty({filled});
+      close();
       state.buckets.emplace_back();
       filled = 0;
     }
@@ -102,7 +111,7 @@ GradientSums::GradientSums(const std::vector<torch::Tensor>& parameters, Ranks& 
     filled += state.parameters[i].numel();
     torch::autograd::impl::set_post_acc_grad_hooks(state.parameters[i], std::make_unique<Hook>(state_, i));
   }
-  if (!state.buckets.empty()) state.buckets.back().values = torch::empty({filled});
+  close();
   state.begin();
 }
 
@@ -122,6 +131,10 @@ void GradientSums::finish() {
     bucket.sum.wait();
     for (size_t k = 0; k < bucket.parameters.size(); ++k) {
       const torch::Tensor& parameter = state.parameters[bucket.parameters[k]];
+      if (bucket.flag(k) == 0) {
+        parameter.mutable_grad().reset();  // as in one process: an optimizer leaves it alone
+        continue;
+      }
       const torch::Tensor sum = bucket.values.narrow(0, bucket.offsets[k], parameter.numel()).view_as(parameter);
       if (parameter.grad().defined())
         parameter.mutable_grad().copy_(sum);

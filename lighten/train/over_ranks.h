@@ -16,7 +16,7 @@ class GradientSums {
   GradientSums(const GradientSums&) = delete;
   GradientSums& operator=(const GradientSums&) = delete;
   /// To be called after each backward: sends what is left (a parameter without gradient on this rank gives zeros), waits, and
-  /// puts the sums into the gradients.
+  /// puts the sums into the gradients; a parameter without gradient on every rank keeps none.
   void finish();
   int64_t buckets() const;
   /// Buckets that were sent from within the last backward, so that they travelled while it went on.

@@ -111,6 +111,17 @@ TEST_F(OverRanks, BucketsAreSentWhileBackwardIsAtWorkAndUntouchedParametersTakeP
   }
 }
 
+TEST_F(OverRanks, AParameterThatNoRankUsesKeepsNoGradient) {
+  std::vector<torch::Tensor> parameters;
+  for (int i = 0; i < 3; ++i) parameters.push_back(torch::full({4}, 1.0 + i).set_requires_grad(true));
+  GradientSums sums(parameters, Ranks::world());
+  (parameters[0] * parameters[2]).sum().backward();
+  sums.finish();
+  EXPECT_FLOAT_EQ(parameters[0].grad()[3].item<float>(), static_cast<float>(3 * Ranks::world().size()));
+  EXPECT_FLOAT_EQ(parameters[2].grad()[0].item<float>(), static_cast<float>(Ranks::world().size()));
+  EXPECT_FALSE(parameters[1].grad().defined());
+}
+
 TEST_F(OverRanks, ABatchThatCannotBeSharedIsRefused) {
   Ranks& ranks = Ranks::world();
   if (ranks.size() == 1) GTEST_SKIP() << "one process shares nothing; tests/end_to_end/mpi_train_e2e.py starts several";

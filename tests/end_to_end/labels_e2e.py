@@ -1,8 +1,10 @@
 """Systems on labels and graphs as a user calls them, on small data made here: results, files, and errors that name the line."""
 import json
+import subprocess
+import time
 
 import numpy as np
-from support import LIGHTEN, check, check_error, finish, lighten, need, scratch
+from support import LIGHTEN, check, check_error, check_goes_on, finish, lighten, need, scratch
 
 need(LIGHTEN, "build lighten first")
 folder = scratch()
@@ -114,6 +116,22 @@ check(done.returncode == 0, "the perceptron answers without the graph", done)
 check((folder / "answers/predictions.csv").read_bytes() == (folder / "mlp/predictions.csv").read_bytes(), "and says the same")
 check_error(lighten("distill", "--method", "vqgraf", "-o", folder / "x"), 2, ["vqgraf", "vqgraph"], "an unknown method")
 
+long = ["--hidden", 16, "--heads", 2, "--embedding", 8, "--epochs", 400, "--patience", 0]
+check_goes_on("erase", folder / "long", "train", "graph", "--method", "erase", *graph, *long, result="embeddings.npy")
+check_goes_on("coteaching-gcn", folder / "long-gcn", "train", "graph", "--method", "coteaching-gcn", *graph, result="predictions.csv")
+check_goes_on("vqgraph", folder / "long-vq", "distill", "--method", "vqgraph", *graph, "--codes", 16, "--width", 16, "--hidden", 16, "--teacher-epochs", 400, "--epochs", 20,
+              "--patience", 400, result="model.safetensors")  # fmt: skip
+# What was begun with other options or other data is not gone on with.
+begun = subprocess.Popen([str(LIGHTEN), *map(str, ["train", "graph", *graph, *long, "--epochs", 100000, "-o", folder / "begun"])], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+while not (folder / "begun.work/checkpoint.safetensors").exists() and begun.poll() is None:
+    time.sleep(0.01)
+begun.kill()
+begun.wait()
+check_error(lighten("train", "graph", *graph, *long, "--epochs", 100000, "--alpha", 0.3, "-o", folder / "begun"), 2, ["begun.work", "alpha", "0.3"], "work begun with another option")
+other = write("other.csv", label_file.read_text().rsplit("\n", 2)[0] + "\n")
+check_error(lighten("train", "graph", "--edges", edge_file, "--features", feature_file, "--labels", other, *long, "--epochs", 100000, "-o", folder / "begun"), 2,
+            ["begun.work", "contents of --labels"], "work begun with other labels")  # fmt: skip
+
 # ---------------------------------------------------------------- train bags
 
 count = 400
@@ -129,6 +147,8 @@ done = lighten("train", "bags", "--features", point_file, "--bags", bags, "--mem
 check(done.returncode == 0, "train bags --method llp-bp", done)
 predicted = np.array([line.split(",")[2] == "1" for line in (folder / "bags/predictions.csv").read_text().splitlines()[1:]])
 check(np.mean(predicted == positive) > 0.85, f"right on {np.mean(predicted == positive):.2f} of the instances (0.7 by always saying no)")
+check_goes_on("llp-bp", folder / "long-bags", "train", "bags", "--features", point_file, "--bags", bags, "--members", members, "--epochs", 300, "--patience", 0, "--batch", 100,
+              result="round2.safetensors")  # fmt: skip
 many = write("many.csv", bags.read_text().replace("\nb3,", "\nb3,9"))
 check_error(lighten("train", "bags", "--features", point_file, "--bags", many, "--members", members, "-o", folder / "x"), 1, ["many.csv", "line 5", "b3"],
             "a count above its bag")  # fmt: skip
@@ -163,6 +183,21 @@ if next(row["present"] for row in known if row["id"] == "minilm-l6"):
     answers = [line.split(",") for line in (folder / "match/predictions.csv").read_text().splitlines()[1:]]
     check([row[2] for row in answers if row[1] == "1"] == ["3", "0"], "the moon is astronomy, the dog a pet")
     check(np.load(folder / "match/labels.npy").shape == (4, 384), "labels.npy")
+    done = lighten("train", "match", "--apply", folder / "match", "--predict", new, "--top", 2, "-o", folder / "applied")
+    check(done.returncode == 0 and (folder / "applied/predictions.csv").read_bytes() == (folder / "match/predictions.csv").read_bytes(), "--apply says the same later", done)
+    check_goes_on("dexml", folder / "long-match", "train", "match", *match[:6], "--epochs", 300, "--patience", 0, "--batch", 8, "--pool", 3, "--hard-negatives", 1, "--shortlist", 2, "--refresh", 1,
+                  result="labels.npy")  # fmt: skip
+    tuned = ["--texts", texts, "--label-texts", label_texts, "--pairs", pairs, "--tune-layers", 1, "--learning-rate", 3e-4, "--epochs", 3, "--batch", 8, "--pool", 0, "--predict", new, "--top", 2]
+    done = lighten("train", "match", *tuned, "-o", folder / "tuned")
+    check(done.returncode == 0, "train match --tune-layers 1", done)
+    answers = [line.split(",") for line in (folder / "tuned/predictions.csv").read_text().splitlines()[1:]]
+    check([row[2] for row in answers if row[1] == "1"] == ["3", "0"], "the tuned encoder finds them too")
+    done = lighten("train", "match", "--apply", folder / "tuned", "--predict", new, "--top", 2, "-o", folder / "applied", "--force")
+    check(done.returncode == 0 and (folder / "applied/predictions.csv").read_bytes() == (folder / "tuned/predictions.csv").read_bytes(), "and says the same later", done)
+    lighten("embed", label_texts, "--model", folder / "tuned/encoder", "--no-cache", "-o", folder / "by-embed.npy")
+    check(np.abs(np.load(folder / "by-embed.npy") - np.load(folder / "tuned/labels.npy")).max() < 1e-5, "lighten embed --model takes the tuned encoder")
+    check_error(lighten("train", "match", *match[2:], "-o", folder / "x"), 2, ["--texts"], "no texts")
+    check_error(lighten("train", "match", "--apply", folder / "erase", "--predict", new, "-o", folder / "x"), 1, ["match.json", "--apply"], "--apply of something else")
     bad_pairs = write("bad.csv", pairs.read_text() + "0,4\n")
     check_error(lighten("train", "match", "--texts", texts, "--label-texts", label_texts, "--pairs", bad_pairs, "-o", folder / "x"), 1,
                 ["bad.csv", "label 4 of 4"], "a label that does not exist")  # fmt: skip

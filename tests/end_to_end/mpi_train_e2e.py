@@ -88,6 +88,21 @@ check(done.returncode == 0 and "going on at epoch" in done.stderr, "the same com
 whole = subprocess.run(mpirun(2, LIGHTEN, *train("mlp", 150, folder / "whole")), env=MPI, capture_output=True, text=True, cwd=ROOT, timeout=120)
 check(whole.returncode == 0 and (out / "model.safetensors").read_bytes() == (folder / "whole" / "model.safetensors").read_bytes(), "and ends in the same bytes", whole)
 
+# Ctrl-C, which a terminal sends to mpirun and to all processes.
+command = mpirun(2, LIGHTEN, *train("mlp", 150, folder / "stopped"))
+run = subprocess.Popen(command, env=MPI, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
+log, until = folder / "stopped.work" / "log.jsonl", time.time() + 60
+while time.time() < until and (not log.exists() or log.read_text().count("\n") < 5):
+    time.sleep(0.05)
+begin = time.time()
+os.killpg(run.pid, signal.SIGINT)
+output, errors = run.communicate(timeout=60)
+check(run.returncode != 0 and time.time() - begin < 10, f"Ctrl-C ends all ({time.time() - begin:.1f} s)")
+check(not (folder / "stopped").exists() and (folder / "stopped.work" / "checkpoint.safetensors").exists(), "no result, but a checkpoint")
+done = subprocess.run(command, env=MPI, capture_output=True, text=True, cwd=ROOT, timeout=120)
+check(done.returncode == 0 and "going on at epoch" in done.stderr, "the same command goes on", done)
+check((folder / "stopped" / "model.safetensors").read_bytes() == (folder / "whole" / "model.safetensors").read_bytes(), "and ends in the same bytes")
+
 # What works in one process says so.
 done = subprocess.run(mpirun(2, LIGHTEN, "train", "classify", "--method", "nested-coteaching", "--data", data, "-o", folder / "x"), env=MPI, capture_output=True, text=True, cwd=ROOT, timeout=60)
 check(done.returncode != 0 and "works in one process" in done.stderr and not (folder / "x").exists(), "a method without ranks is refused", done)

@@ -4,10 +4,12 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 
 import numpy as np
@@ -45,6 +47,23 @@ def check_error(done, exit_code, words, what):
     text = done.stderr
     good = done.returncode == exit_code and all(word in text for word in words) and "Traceback" not in text and "terminate called" not in text
     check(good, f"{what}: exit {exit_code}, names {', '.join(map(repr, words))}", done)
+
+
+def check_goes_on(what, output, *command, result):
+    """A training interrupted at its first checkpoint writes nothing; the same command goes on to the bytes of one that never stopped."""
+    whole, stopped = pathlib.Path(f"{output}-whole"), pathlib.Path(f"{output}-stopped")
+    done = lighten(*command, "--threads", 1, "-o", whole)
+    check(done.returncode == 0, f"{what}: trained without a stop", done)
+    work = pathlib.Path(f"{stopped}.work")
+    process = subprocess.Popen([str(LIGHTEN), *map(str, command), "--threads", "1", "-o", str(stopped)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not list(work.glob("**/checkpoint.safetensors")) and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    message = process.communicate()[1]
+    check(process.returncode == 130 and "goes on from there" in message and not stopped.exists(), f"{what}: interrupted, it says how to go on and writes no output ({process.returncode})")
+    done = lighten(*command, "--threads", 1, "-o", stopped)
+    check(done.returncode == 0 and "going on at epoch" in done.stderr, f"{what}: the same command goes on", done)
+    check((stopped / result).read_bytes() == (whole / result).read_bytes() and not work.exists(), f"{what}: to the same bytes as without the stop; no work is left over")
 
 
 def finish():

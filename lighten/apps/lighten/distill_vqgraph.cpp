@@ -2,6 +2,7 @@
 #include <iostream>
 
 #include "lighten/apps/lighten/distill.h"
+#include "lighten/apps/lighten/train.h"
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
 #include "lighten/base/table.h"
@@ -77,7 +78,10 @@ int distill_graph(const Common& common, const DistillOptions& shared, VqGraphVer
                                              : test)
         .push_back(static_cast<int64_t>(i));
   }
-  VqGraphResult result = vqgraph(task, options.method);
+  const TrainPlace place =
+      work_place(shared.output, describe(options.method),
+                 {{"--edges", options.edges}, {"--features", options.features}, {"--labels", options.labels}});
+  VqGraphResult result = vqgraph(task, options.method, "vqgraph", place);
   const torch::Tensor student = predict(result.student.net, task.x);
   Json figures = {{"nodes", task.x.size(0)}, {"used_codes", result.teacher.used_codes}};
   Table table({"nodes", "count", "teacher (graph)", "student (features alone)"});
@@ -96,6 +100,7 @@ int distill_graph(const Common& common, const DistillOptions& shared, VqGraphVer
                    {{"classes", labels.class_names}, {"figures", figures}, {"options", to_json(describe(options.method))}});
   write_predictions(output.path() / "predictions.csv", student, labels.class_names);
   output.commit();
+  remove_work(place);
   if (common.for_people()) fmt::print("{}\n{}: model.safetensors, predictions.csv\n", table.text(), shared.output);
   write_json(common, figures);
   return 0;

@@ -6,8 +6,16 @@
 
 #include "lighten/apps/lighten/verbs.h"
 #include "lighten/systems/labels/llp_bp/llp_bp.h"
+#include "lighten/train/loop.h"
 
 namespace lighten {
+
+/// OUTPUT.work, where a verb's trainings stand until the output is complete, so that the same command goes on after a stop.
+/// They must agree on the options and on the contents of the input files, by flag; empty names are left out.
+TrainPlace work_place(const std::string& output, const OptionList& options,
+                      const std::vector<std::pair<std::string, std::string>>& inputs);
+/// Removes it; never throws.
+void remove_work(const TrainPlace& place);
 
 /// `lighten train graph --method erase`.
 void add_train_graph(CLI::App& train, const std::shared_ptr<Common>& common, VerbActions& actions);

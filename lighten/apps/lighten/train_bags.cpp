@@ -107,12 +107,19 @@ int train_bags(const Common& common, const std::string& method, BagOptions& opti
   std::vector<std::string> names;
   const BagTask task = read_bags(options, names);
   check_task(task);
+  TrainPlace place = work_place(output_folder, describe(options.method),
+                                {{"--features", options.features},
+                                 {"--bags", options.bags},
+                                 {"--members", options.members},
+                                 {"--labelled", options.labelled}});
+  place.identity["method"] = method;
+  place.identity["validation"] = options.validation;
   torch::Tensor probabilities;
   Json figures = {
       {"method", method}, {"instances", task.x.size(0)}, {"bags", names.size()}, {"validation_bags", task.validation.size()}};
   std::vector<BagNet> nets;
   if (method == "llp-bp") {
-    LlpBpModel model = llp_bp(task, options.method);
+    LlpBpModel model = llp_bp(task, options.method, method, place);
     probabilities = model.probabilities(task.x);
     nets = model.nets;
     for (const LlpBpRound& round : model.rounds)
@@ -125,7 +132,7 @@ int train_bags(const Common& common, const std::string& method, BagOptions& opti
           model.rounds[0].beliefs.change, model.rounds[0].beliefs.iterations));
   } else {
     nets = {train_bag_net(task, task.x, {.targets = {}, .instance_weight = 0, .bag_weight = 1, .through_mean = true},
-                          options.method, method)};
+                          options.method, method, nullptr, place)};
     const torch::NoGradGuard no_grad;
     probabilities = torch::sigmoid(nets[0]->instances(task.x));
   }
@@ -147,6 +154,7 @@ int train_bags(const Common& common, const std::string& method, BagOptions& opti
   write_file(output.path() / "training.json",
              json_text({{"figures", figures}, {"options", to_json(describe(options.method))}}, 1) + "\n");
   output.commit();
+  remove_work(place);
   if (common.for_people())
     fmt::print(
         "{} instances in {} bags; mean difference between a bag's proportion and its mean prediction: {:.3f}\n{}: "

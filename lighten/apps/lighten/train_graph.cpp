@@ -75,17 +75,20 @@ int train_graph(const Common& common, GraphOptions& options) {
   validate(describe(options.erase));
   AtomicFolder output(options.output, options.force);
   LoadedGraph graph = load(options);
+  TrainPlace place = work_place(options.output, describe(options.erase),
+                                {{"--edges", options.edges}, {"--features", options.features}, {"--labels", options.labels}});
+  place.identity["method"] = options.method;
   std::optional<EraseResult> result;
   torch::Tensor probabilities;
   if (options.method == "erase") {
-    result = erase(graph.task, options.erase);
+    result = erase(graph.task, options.erase, options.method, place);
     probabilities = result->probabilities;
   } else if (options.method == "label-propagation") {
     probabilities = label_propagation(graph.task);
   } else if (options.method == "coteaching-gcn") {
-    probabilities = train_coteaching(graph.task, options.baseline, options.forget, options.method);
+    probabilities = train_coteaching(graph.task, options.baseline, options.forget, options.method, place);
   } else {
-    probabilities = train_graph_net(graph.task, options.method, options.baseline, options.method);
+    probabilities = train_graph_net(graph.task, options.method, options.baseline, options.method, place);
   }
   write_results(output.path(), graph, probabilities, result ? &*result : nullptr);
   const std::vector<int32_t> best = argmax_of(probabilities);
@@ -105,6 +108,7 @@ int train_graph(const Common& common, GraphOptions& options) {
   write_file(output.path() / "training.json",
              json_text({{"figures", figures}, {"options", to_json(describe(options.erase))}}, 1) + "\n");
   output.commit();
+  remove_work(place);
   if (common.for_people())
     fmt::print("{}\n{}: predictions.csv{}\n", table.text(), options.output, result ? ", suspects.csv, embeddings.npy" : "");
   write_json(common, figures);

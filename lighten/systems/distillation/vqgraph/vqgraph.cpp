@@ -122,7 +122,8 @@ torch::Tensor VqTeacherImpl::classify(const Sparse& a, const torch::Tensor& q_e)
   return affine(head, spmm(a, product(q_e, combine->weight)) + combine->bias);
 }
 
-VqTeacherResult train_vq_teacher(const GraphTask& task, const VqGraphOptions& options, const std::string& title) {
+VqTeacherResult train_vq_teacher(const GraphTask& task, const VqGraphOptions& options, const std::string& title,
+                                 const TrainPlace& place) {
   check_task(task);
   const int64_t width = options.width > 0 ? options.width : task.x.size(1);
   VqTeacher teacher(task.x.size(1), width, task.classes, options.teacher_dropout, options.seed);
@@ -159,14 +160,16 @@ VqTeacherResult train_vq_teacher(const GraphTask& task, const VqGraphOptions& op
     training.validate = [&] {
       return accuracy_on(task.validation, argmax_of(logits_of(teacher->embed(a, task.x))), task.labels);
     };
-  train(training, {.epochs = options.teacher_epochs,
-                   .batch_size = 1,
-                   .optimizer = "adam",
-                   .learning_rate = options.teacher_rate,
-                   .weight_decay = options.teacher_decay,
-                   .schedule = "constant",
-                   .patience = options.patience,
-                   .seed = options.seed});
+  train(training,
+        {.epochs = options.teacher_epochs,
+         .batch_size = 1,
+         .optimizer = "adam",
+         .learning_rate = options.teacher_rate,
+         .weight_decay = options.teacher_decay,
+         .schedule = "constant",
+         .patience = options.patience,
+         .seed = options.seed},
+        place);
   const torch::NoGradGuard no_grad;
   teacher->eval();
   const torch::Tensor h = teacher->embed(a, task.x);
@@ -193,7 +196,8 @@ torch::Tensor code_scores(const torch::Tensor& mapped, const torch::Tensor& code
 }
 
 DistilledStudent train_student(const GraphTask& task, const torch::Tensor& teacher_logits, const torch::Tensor& assignments,
-                               const torch::Tensor& codes, const VqGraphOptions& options, const std::string& title) {
+                               const torch::Tensor& codes, const VqGraphOptions& options, const std::string& title,
+                               const TrainPlace& place) {
   check_task(task);
   DistilledStudent student;
   student.net =
@@ -247,24 +251,27 @@ DistilledStudent train_student(const GraphTask& task, const torch::Tensor& teach
   };
   if (!task.validation.empty())
     training.validate = [&] { return accuracy_on(task.validation, argmax_of(predict(net, task.x)), task.labels); };
-  const TrainResult trained = train(training, {.epochs = options.epochs,
-                                               .batch_size = std::min<int64_t>(options.batch, std::ssize(training.samples)),
-                                               .optimizer = "adam",
-                                               .learning_rate = options.rate,
-                                               .weight_decay = options.decay,
-                                               .schedule = "constant",
-                                               .patience = options.patience,
-                                               .seed = options.seed});
+  const TrainResult trained = train(training,
+                                    {.epochs = options.epochs,
+                                     .batch_size = std::min<int64_t>(options.batch, std::ssize(training.samples)),
+                                     .optimizer = "adam",
+                                     .learning_rate = options.rate,
+                                     .weight_decay = options.decay,
+                                     .schedule = "constant",
+                                     .patience = options.patience,
+                                     .seed = options.seed},
+                                    place);
   student.best_epoch = trained.best_epoch;
   student.validation_accuracy = accuracy_on(task.validation, argmax_of(predict(net, task.x)), task.labels);
   return student;
 }
 
-VqGraphResult vqgraph(const GraphTask& task, const VqGraphOptions& options, const std::string& title) {
+VqGraphResult vqgraph(const GraphTask& task, const VqGraphOptions& options, const std::string& title, const TrainPlace& place) {
   validate(describe(const_cast<VqGraphOptions&>(options)));
   VqGraphResult result;
-  result.teacher = train_vq_teacher(task, options, title);
-  result.student = train_student(task, result.teacher.logits, result.teacher.assignments, result.teacher.codes, options, title);
+  result.teacher = train_vq_teacher(task, options, title, place.part("teacher"));
+  result.student = train_student(task, result.teacher.logits, result.teacher.assignments, result.teacher.codes, options, title,
+                                 place.part("student"));
   return result;
 }
 

@@ -71,7 +71,8 @@ struct VqTeacherResult {
 };
 /// L = CE on training nodes + commit MSE(h / |h|, q) + feature_weight MSE(h, q_n) + edge_weight sqrt(MSE(A, minmax(q_e q_e^T)))
 /// on a random block of nodes; codes follow by moving averages. The epoch with the best validation accuracy is kept.
-VqTeacherResult train_vq_teacher(const GraphTask& task, const VqGraphOptions& options, const std::string& title);
+VqTeacherResult train_vq_teacher(const GraphTask& task, const VqGraphOptions& options, const std::string& title,
+                                 const TrainPlace& place = {});
 
 /// A perceptron on features, and its view of the codes while it is trained.
 struct DistilledStudent {
@@ -83,7 +84,8 @@ struct DistilledStudent {
 /// code_weight T^2 KL(softmax(a / T) || softmax(s / T)), with a the teacher's assignments and s_k = cos(M u, e_k) or
 /// -|M u - e_k|, u the hidden layer, M a linear map that is thrown away afterwards. `assignments` undefined: no code loss.
 DistilledStudent train_student(const GraphTask& task, const torch::Tensor& teacher_logits, const torch::Tensor& assignments,
-                               const torch::Tensor& codes, const VqGraphOptions& options, const std::string& title);
+                               const torch::Tensor& codes, const VqGraphOptions& options, const std::string& title,
+                               const TrainPlace& place = {});
 
 /// T^2 KL(softmax(a / T) || softmax(s / T)), mean over rows.
 torch::Tensor soft_code_loss(const torch::Tensor& teacher, const torch::Tensor& student, double temperature);
@@ -97,6 +99,7 @@ struct VqGraphResult {
   VqTeacherResult teacher;
   DistilledStudent student;
 };
-VqGraphResult vqgraph(const GraphTask& task, const VqGraphOptions& options = {}, const std::string& title = "vqgraph");
+VqGraphResult vqgraph(const GraphTask& task, const VqGraphOptions& options = {}, const std::string& title = "vqgraph",
+                      const TrainPlace& place = {});
 
 }  // namespace lighten

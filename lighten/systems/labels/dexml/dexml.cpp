@@ -25,28 +25,6 @@ void in_chunks(const std::vector<int64_t>& rows, int64_t chunk, const Run& run) 
   }
 }
 
-/// The labels of a step: all positives of its queries, then others drawn without repeats up to `size`. Ascending.
-std::vector<int64_t> pool_of(const MatchTask& task, std::span<const int64_t> queries, int64_t size, uint64_t seed) {
-  std::vector<int64_t> pool;
-  if (size <= 0 || size >= task.labels) {
-    pool.resize(static_cast<size_t>(task.labels));
-    std::iota(pool.begin(), pool.end(), int64_t{0});
-    return pool;
-  }
-  std::vector<bool> taken(static_cast<size_t>(task.labels), false);
-  const auto take = [&](int64_t label) {
-    if (taken[static_cast<size_t>(label)]) return;
-    taken[static_cast<size_t>(label)] = true;
-    pool.push_back(label);
-  };
-  for (const int64_t query : queries)
-    for (const int32_t label : task.positives[static_cast<size_t>(query)]) take(label);
-  Random random(seed);
-  while (std::ssize(pool) < size) take(static_cast<int64_t>(random.below(static_cast<uint64_t>(task.labels))));
-  std::sort(pool.begin(), pool.end());
-  return pool;
-}
-
 Positives positives_in(const MatchTask& task, const std::vector<int64_t>& queries, const std::vector<int64_t>& pool) {
   std::unordered_map<int64_t, int64_t> place;
   for (size_t i = 0; i < pool.size(); ++i) place[pool[i]] = static_cast<int64_t>(i);
@@ -61,6 +39,26 @@ Positives positives_in(const MatchTask& task, const std::vector<int64_t>& querie
 
 torch::Tensor unit(const torch::Tensor& x) { return x / x.norm(2, 1, /*keepdim=*/true).clamp_min(1e-12); }
 
+std::vector<int64_t> numbers_below(int64_t count) {
+  std::vector<int64_t> all(static_cast<size_t>(count));
+  std::iota(all.begin(), all.end(), int64_t{0});
+  return all;
+}
+
+/// What a training carries besides its encoder, as state of a module so that checkpoints hold it.
+struct CompanionImpl : torch::nn::Module {
+  CompanionImpl(const MatchTask& task, const DexmlOptions& options) {
+    if (options.loss == "one-vs-rest") bias = register_parameter("bias", torch::full({}, kBias));
+    if (options.hard == 0) return;
+    shortlists = register_buffer("shortlists", torch::full({task.queries, options.shortlist}, -1, torch::kInt));
+    searched = register_buffer("searched", torch::full({}, -1, torch::kInt64));
+  }
+  static constexpr double kBias = -10;
+  torch::Tensor bias, shortlists;
+  torch::Tensor searched;  ///< the epoch before which the shortlists were searched; -1: never
+};
+TORCH_MODULE(Companion);
+
 }  // namespace
 
 OptionList describe(DexmlOptions& options) {
@@ -69,6 +67,10 @@ OptionList describe(DexmlOptions& options) {
              "what is minimised", "paper"),
       option("temperature", options.temperature, above(0), "of the scores", "release"),
       option("pool", options.pool, range(0, 100'000'000), "labels that each step compares with; 0: all", "paper (all)"),
+      option("hard-negatives", options.hard, range(0, 10000),
+             "wrong labels from its shortlist that each text brings to its step; 0: none", "Lighten"),
+      option("shortlist", options.shortlist, range(1, 10000), "wrong labels that ranked best for a text", "release"),
+      option("refresh", options.refresh, range(1, 100000), "epochs between two searches for them", "release"),
       option("hidden", options.hidden, range(1, 65536), "width of the tower on frozen features", "Lighten"),
       option("chunk", options.chunk, range(1, 65536), "texts encoded with a graph at once", "Lighten"),
       option("learning-rate", options.learning_rate, above(0), "of AdamW",
@@ -129,6 +131,50 @@ DualEncoder text_dual_encoder(TextEncoder& encoder, const std::vector<std::vecto
   return {encode(queries), encode(labels), encoder.bert.get()};
 }
 
+std::vector<int64_t> pool_of(const MatchTask& task, std::span<const int64_t> queries, int64_t size, uint64_t seed,
+                             const torch::Tensor& shortlists, int64_t hard) {
+  if (size <= 0 || size >= task.labels) return numbers_below(task.labels);
+  std::vector<int64_t> pool;
+  std::vector<bool> taken(static_cast<size_t>(task.labels), false);
+  const auto take = [&](int64_t label) {
+    if (taken[static_cast<size_t>(label)]) return;
+    taken[static_cast<size_t>(label)] = true;
+    pool.push_back(label);
+  };
+  for (const int64_t query : queries)
+    for (const int32_t label : task.positives[static_cast<size_t>(query)]) take(label);
+  Random random(seed);
+  if (shortlists.defined()) {
+    const auto rows = shortlists.accessor<int32_t, 2>();
+    for (int64_t turn = 0; turn < hard; ++turn)
+      for (const int64_t query : queries) {
+        if (std::ssize(pool) >= size) break;
+        const int32_t label = rows[query][static_cast<int64_t>(random.below(static_cast<uint64_t>(rows.size(1))))];
+        if (label >= 0) take(label);
+      }
+  }
+  while (std::ssize(pool) < size) take(static_cast<int64_t>(random.below(static_cast<uint64_t>(task.labels))));
+  std::sort(pool.begin(), pool.end());
+  return pool;
+}
+
+torch::Tensor search_shortlists(const MatchTask& task, const DualEncoder& encoder, int64_t k, int64_t chunk) {
+  const torch::Tensor shortlists = torch::full({task.queries, k}, -1, torch::kInt);
+  auto rows = shortlists.accessor<int32_t, 2>();
+  size_t most = 0;
+  for (const int64_t query : task.train) most = std::max(most, task.positives[static_cast<size_t>(query)].size());
+  const IdLists best =
+      best_labels(encode_all(encoder.queries, task.train, chunk), encode_all(encoder.labels, numbers_below(task.labels), chunk),
+                  std::min(task.labels, k + static_cast<int64_t>(most)));
+  for (size_t i = 0; i < best.size(); ++i) {
+    const auto& own = task.positives[static_cast<size_t>(task.train[i])];
+    int64_t kept = 0;
+    for (const int32_t label : best[i])
+      if (kept < k && !std::binary_search(own.begin(), own.end(), label)) rows[task.train[i]][kept++] = label;
+  }
+  return shortlists;
+}
+
 torch::Tensor encode_all(const std::function<torch::Tensor(const std::vector<int64_t>&)>& encode,
                          const std::vector<int64_t>& rows, int64_t chunk) {
   const torch::NoGradGuard no_grad;
@@ -164,7 +210,9 @@ double cached_gradients(const MatchTask& task, DualEncoder& encoder, const std::
     return torch::cat(parts).requires_grad_(true);
   };
   const torch::Tensor x = without_graph(encoder.queries, queries, 0), y = without_graph(encoder.labels, pool, 1);
-  const torch::Tensor loss = match_loss(options.loss, product(x, y) / options.temperature, positives_in(task, queries, pool));
+  torch::Tensor scores = product(x, y) / options.temperature;
+  if (encoder.bias.defined()) scores = scores + encoder.bias;
+  const torch::Tensor loss = match_loss(options.loss, scores, positives_in(task, queries, pool));
   loss.backward();
   const auto send_back = [&](const auto& encode, const std::vector<int64_t>& rows, int64_t side,
                              const torch::Tensor& gradient) {
@@ -178,41 +226,57 @@ double cached_gradients(const MatchTask& task, DualEncoder& encoder, const std::
   return loss.item<double>();
 }
 
-void train_dexml(const MatchTask& task, DualEncoder& encoder, const DexmlOptions& options, const std::string& title) {
+void train_dexml(const MatchTask& task, DualEncoder& encoder, const DexmlOptions& options, const std::string& title,
+                 const TrainPlace& place) {
   check_task(task);
   validate(describe(const_cast<DexmlOptions&>(options)));
   TrainTask training;
   training.title = title;
   training.modules = {{.name = "encoder", .module = encoder.module}};
+  Companion companion(task, options);
+  encoder.bias = companion->bias;
+  training.modules.push_back({.name = "companion", .module = companion.get(), .rate_scale = 100, .weight_decay = 0});
   for (const int64_t query : task.train)
     if (!task.positives[static_cast<size_t>(query)].empty()) training.samples.push_back(query);
   training.loss = [&](const TrainStep& step) {
     const std::vector<int64_t> queries(step.samples.begin(), step.samples.end());
-    const std::vector<int64_t> pool = pool_of(task, step.samples, options.pool, derived_seed(step.seed, 3));
+    const std::vector<int64_t> pool =
+        pool_of(task, step.samples, options.pool, derived_seed(step.seed, 3), companion->shortlists, options.hard);
     // The gradients are in place already; the loop gets a value whose own backward adds nothing.
     return torch::tensor(static_cast<float>(cached_gradients(task, encoder, queries, pool, options, step.seed)))
         .requires_grad_(true);
   };
-  std::vector<int64_t> all_labels(static_cast<size_t>(task.labels));
-  std::iota(all_labels.begin(), all_labels.end(), int64_t{0});
+  if (options.hard > 0)
+    training.before_epoch = [&](int64_t epoch) {
+      // A resumed epoch keeps the shortlists it began with.
+      if (epoch == 0 || epoch % options.refresh != 0 || companion->searched.item<int64_t>() == epoch) return;
+      encoder.module->eval();
+      companion->shortlists.copy_(search_shortlists(task, encoder, options.shortlist, options.chunk));
+      companion->searched.fill_(epoch);
+      encoder.module->train();
+    };
+  const std::vector<int64_t> all_labels = numbers_below(task.labels);
   IdLists truth;
   for (const int64_t query : task.validation) truth.push_back(task.positives[static_cast<size_t>(query)]);
   const bool judge = std::any_of(truth.begin(), truth.end(), [](const auto& list) { return !list.empty(); });
   if (judge)
     training.validate = [&] {
-      return precision_at(best_labels(encode_all(encoder.queries, task.validation), encode_all(encoder.labels, all_labels), 5),
+      return precision_at(best_labels(encode_all(encoder.queries, task.validation, options.chunk),
+                                      encode_all(encoder.labels, all_labels, options.chunk), 5),
                           truth, 5);
     };
   const int64_t batch = std::min<int64_t>(options.batch, std::ssize(training.samples));
-  train(training, {.epochs = options.epochs,
-                   .batch_size = batch,
-                   .optimizer = "adamw",
-                   .learning_rate = options.learning_rate,
-                   .weight_decay = options.weight_decay,
-                   .schedule = "cosine",
-                   .warmup_steps = std::max<int64_t>(1, options.epochs * (std::ssize(training.samples) / batch) / 10),
-                   .patience = options.patience,
-                   .seed = options.seed});
+  train(training,
+        {.epochs = options.epochs,
+         .batch_size = batch,
+         .optimizer = "adamw",
+         .learning_rate = options.learning_rate,
+         .weight_decay = options.weight_decay,
+         .schedule = "cosine",
+         .warmup_steps = std::max<int64_t>(1, options.epochs * (std::ssize(training.samples) / batch) / 10),
+         .patience = options.patience,
+         .seed = options.seed},
+        place);
 }
 
 }  // namespace lighten

@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,9 +17,12 @@ namespace lighten {
 struct DexmlOptions {
   std::string loss = "decoupled";  ///< "decoupled", "soft-topk", "infonce", "one-vs-rest"
   double temperature = 0.05;
-  int64_t pool = 4096;   ///< labels that each step compares with: the batch's positives and random others; 0: all
-  int64_t hidden = 768;  ///< of the tower on frozen features
-  int64_t chunk = 256;   ///< texts encoded with a graph at once (gradient caching)
+  int64_t pool = 4096;      ///< labels that each step compares with: the batch's positives and random others; 0: all
+  int64_t hard = 0;         ///< hard negatives that each text brings to its step, drawn from its shortlist; 0: none
+  int64_t shortlist = 100;  ///< wrong labels that ranked best for a text when last searched for
+  int64_t refresh = 5;      ///< epochs between two searches, the first before epoch `refresh` (from 0)
+  int64_t hidden = 768;     ///< of the tower on frozen features
+  int64_t chunk = 64;       ///< texts encoded with a graph at once (gradient caching)
   double learning_rate = 1e-3, weight_decay = 0.01;
   int64_t epochs = 20, batch = 256, patience = 4;
   uint64_t seed = 0;
@@ -47,6 +51,7 @@ void check_task(const MatchTask& task);
 struct DualEncoder {
   std::function<torch::Tensor(const std::vector<int64_t>&)> queries, labels;
   torch::nn::Module* module = nullptr;
+  torch::Tensor bias;  ///< one trained value that is added to every score (one-vs-rest needs it); undefined: none
 };
 /// A tower on frozen features [queries, d] and [labels, d].
 DualEncoder tower_encoder(MatchTower& tower, const torch::Tensor& query_features, const torch::Tensor& label_features);
@@ -59,8 +64,23 @@ DualEncoder text_dual_encoder(TextEncoder& encoder, const std::vector<std::vecto
 /// Gradient caching: all queries and labels of a step are encoded without a graph, `chunk` at a time; the loss gives dL/dx and
 /// dL/dy; then each chunk is encoded again with a graph (the same random state) and those gradients are sent through it. The
 /// gradient is the same as that of one large batch, the memory that of one chunk.
+/// With `hard` each text also meets wrong labels that the encoder ranks high: from epoch `refresh` on, every `refresh` epochs,
+/// all training texts are matched with all labels, and each keeps its `shortlist` best wrong ones (they are in the checkpoint).
+///
+/// one-vs-rest trains a bias besides (from -10, at 100 times the rate), as a sigmoid over very many labels needs one: Zhai et
+/// al. 2023.
 /// Source: Gupta et al., "Dual-Encoders for Extreme Multi-Label Classification", ICLR 2024; gradient caching: Gao et al. 2021.
-void train_dexml(const MatchTask& task, DualEncoder& encoder, const DexmlOptions& options, const std::string& title);
+void train_dexml(const MatchTask& task, DualEncoder& encoder, const DexmlOptions& options, const std::string& title,
+                 const TrainPlace& place = {});
+
+/// The labels of a step, ascending: all positives of its queries; `hard` drawn from each query's shortlist (row i of
+/// `shortlists` [queries of the task, k] of int32, -1: none; undefined: no shortlists yet), in turns while there is room; then
+/// others at random, without repeats, up to `size` (0: all labels).
+std::vector<int64_t> pool_of(const MatchTask& task, std::span<const int64_t> queries, int64_t size, uint64_t seed,
+                             const torch::Tensor& shortlists = {}, int64_t hard = 0);
+/// The k best labels of every training query that are not its own: int32 [queries of the task, k]; -1 for other queries and
+/// where there are no more.
+torch::Tensor search_shortlists(const MatchTask& task, const DualEncoder& encoder, int64_t k, int64_t chunk);
 
 /// The gradient step by itself: loss of the queries against `pool` with gradients left in the module's parameters.
 double cached_gradients(const MatchTask& task, DualEncoder& encoder, const std::vector<int64_t>& queries,

@@ -182,6 +182,67 @@ TEST(Dexml, LearnsToMatch) {
   EXPECT_GT(precision(), 0.9);
 }
 
+TEST(Dexml, PoolsHoldPositivesThenHardNegatives) {
+  torch::Tensor queries, labels;
+  MatchTask task = groups(queries, labels);
+  MatchTower tower(16, 32, 1);  // the identity
+  DualEncoder encoder =
+      tower_encoder(tower, labels.repeat({7, 1}).slice(0, 0, 160), labels);  // query i stands where label i % 24 does
+  const torch::Tensor lists = search_shortlists(task, encoder, 5, 64);
+  ASSERT_EQ(lists.sizes(), (std::vector<int64_t>{160, 5}));
+  const torch::Tensor scores = torch::mm(labels, labels.t());
+  for (int64_t query = 0; query < 160; ++query) {
+    const int64_t place = query % 24;
+    double last = 2;
+    for (int64_t i = 0; i < 5; ++i) {
+      const int64_t label = lists[query][i].item<int>();
+      if (query >= 120) {
+        EXPECT_EQ(label, -1) << "only training queries have lists";
+        continue;
+      }
+      EXPECT_NE(label % 8, query % 8) << "no positive is a hard negative";
+      EXPECT_LE(scores[place][label].item<double>(), last + 1e-6) << "best first";
+      last = scores[place][label].item<double>();
+    }
+    if (query >= 120) continue;
+    for (int64_t label = 0; label < 24; ++label) {
+      const bool listed = (lists[query] == label).any().item<bool>();
+      if (!listed && label % 8 != query % 8) EXPECT_LE(scores[place][label].item<double>(), last + 1e-6);
+    }
+  }
+  const std::vector<int64_t> batch = {0, 9};
+  const std::vector<int64_t> positives = {0, 1, 8, 9, 16, 17};
+  for (uint64_t seed = 0; seed < 50; ++seed) {
+    const std::vector<int64_t> pool = pool_of(task, batch, 10, seed, lists, 8);
+    ASSERT_EQ(pool.size(), 10);
+    EXPECT_TRUE(std::is_sorted(pool.begin(), pool.end()));
+    EXPECT_TRUE(std::includes(pool.begin(), pool.end(), positives.begin(), positives.end()));
+    int64_t hard = 0;
+    for (const int64_t label : pool) hard += ((lists[0] == label) | (lists[9] == label)).any().item<bool>();
+    EXPECT_GE(hard, 2) << seed;  // eight turns of two draws from ten
+  }
+  EXPECT_EQ(pool_of(task, batch, 0, 1).size(), 24);
+  EXPECT_EQ(pool_of(task, batch, 4, 1).size(), 6) << "positives are never left out";
+}
+
+TEST(Dexml, OneVsRestTrainsABias) {
+  torch::Tensor queries, labels;
+  const MatchTask task = groups(queries, labels);
+  MatchTower tower(16, 64, 1);
+  DualEncoder encoder = tower_encoder(tower, queries, labels);
+  train_dexml(task, encoder,
+              {.loss = "one-vs-rest", .pool = 0, .learning_rate = 5e-3, .epochs = 20, .batch = 32, .patience = 0}, "test");
+  ASSERT_TRUE(encoder.bias.defined());
+  EXPECT_NE(encoder.bias.item<float>(), -10.0F);
+  // With it the mean probability is near the share of positives, an eighth.
+  const torch::NoGradGuard no_grad;
+  const torch::Tensor scores = torch::mm(tower->forward(queries), tower->forward(labels).t()) / 0.05 + encoder.bias;
+  EXPECT_NEAR(torch::sigmoid(scores).mean().item<double>(), 0.125, 0.05);
+  DualEncoder other = tower_encoder(tower, queries, labels);
+  train_dexml(task, other, {.pool = 0, .epochs = 1, .batch = 32}, "test");
+  EXPECT_FALSE(other.bias.defined());
+}
+
 TEST(Dexml, RefusesTasksThatCannotBe) {
   MatchTask task{.queries = 2, .labels = 3, .positives = {{0}, {3}}, .train = {0}, .validation = {}};
   EXPECT_THROW(check_task(task), OptionError);

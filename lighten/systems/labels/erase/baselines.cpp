@@ -4,8 +4,8 @@
 
 namespace lighten {
 
-torch::Tensor train_coteaching(const GraphTask& task, const GraphTrainOptions& options, double forget,
-                               const std::string& title) {
+torch::Tensor train_coteaching(const GraphTask& task, const GraphTrainOptions& options, double forget, const std::string& title,
+                               const TrainPlace& place) {
   check_task(task);
   GraphNet first = make_graph_net(task, "gcn", options, options.seed),
            second = make_graph_net(task, "gcn", options, options.seed + 7919);
@@ -34,7 +34,7 @@ torch::Tensor train_coteaching(const GraphTask& task, const GraphTrainOptions& o
   };
   if (!task.validation.empty())
     training.validate = [&] { return accuracy_on(task.validation, argmax_of(mean()), task.labels); };
-  train(training, full_batch(options));
+  train(training, full_batch(options), place);
   const torch::NoGradGuard no_grad;
   return mean() / 2;
 }

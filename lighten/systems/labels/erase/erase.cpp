@@ -117,7 +117,7 @@ torch::Tensor logistic_readout(const torch::Tensor& z, const std::vector<int64_t
   return torch::softmax(torch::linear(unit, weight, bias), 1);
 }
 
-EraseResult erase(const GraphTask& task, const EraseOptions& options, const std::string& title) {
+EraseResult erase(const GraphTask& task, const EraseOptions& options, const std::string& title, const TrainPlace& place) {
   check_task(task);
   validate(describe(const_cast<EraseOptions&>(options)));
   GraphNet net(GraphNetConfig{.kind = "gat",
@@ -150,14 +150,16 @@ EraseResult erase(const GraphTask& task, const EraseOptions& options, const std:
       const torch::AutoGradMode grad(true);  // the readout is fitted
       return accuracy_on(task.validation, argmax_of(logistic_readout(z, task.train, labels, task.classes)), task.labels);
     };
-  const TrainResult trained = train(training, {.epochs = options.epochs,
-                                               .batch_size = 1,
-                                               .optimizer = "adam",
-                                               .learning_rate = options.learning_rate,
-                                               .weight_decay = options.weight_decay,
-                                               .schedule = "constant",
-                                               .patience = options.patience,
-                                               .seed = options.seed});
+  const TrainResult trained = train(training,
+                                    {.epochs = options.epochs,
+                                     .batch_size = 1,
+                                     .optimizer = "adam",
+                                     .learning_rate = options.learning_rate,
+                                     .weight_decay = options.weight_decay,
+                                     .schedule = "constant",
+                                     .patience = options.patience,
+                                     .seed = options.seed},
+                                    place);
   EraseResult result;
   {
     const torch::NoGradGuard no_grad;

@@ -45,7 +45,8 @@ struct EraseResult {
 /// The epoch whose readout has the highest accuracy on the validation nodes' labels is kept, as in the release.
 /// Differences to the release: Adam without amsgrad; columns are normalised as there, written as A D^-1.
 /// Source: Chen et al., "ERASE: Error-Resilient Representation Learning on Graphs for Label Noise Tolerance", CIKM 2024.
-EraseResult erase(const GraphTask& task, const EraseOptions& options = {}, const std::string& title = "erase");
+EraseResult erase(const GraphTask& task, const EraseOptions& options = {}, const std::string& title = "erase",
+                  const TrainPlace& place = {});
 
 // The steps, for tests and ablations.
 

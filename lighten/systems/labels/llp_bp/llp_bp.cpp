@@ -164,7 +164,7 @@ LlpBpRound infer_labels(const BagTask& task, const torch::Tensor& covariates, co
 }
 
 BagNet train_bag_net(const BagTask& task, const torch::Tensor& x, const BagLosses& losses, const LlpBpOptions& options,
-                     const std::string& title, BagFit* fit) {
+                     const std::string& title, BagFit* fit, const TrainPlace& place) {
   BagNet net(x.size(1), options.seed * 1000 + 1);
   TrainTask training;
   training.title = title;
@@ -202,19 +202,21 @@ BagNet train_bag_net(const BagTask& task, const torch::Tensor& x, const BagLosse
   for (const int64_t bag : training.samples)
     mean_size += static_cast<double>(task.bags[static_cast<size_t>(bag)].size()) / static_cast<double>(training.samples.size());
   const TrainResult trained =
-      train(training, {.epochs = options.epochs,
-                       .batch_size = std::max<int64_t>(1, std::llround(static_cast<double>(options.batch) / mean_size)),
-                       .optimizer = "adamw",
-                       .learning_rate = options.learning_rate,
-                       .weight_decay = options.weight_decay,
-                       .schedule = "constant",
-                       .patience = options.patience,
-                       .seed = options.seed});
+      train(training,
+            {.epochs = options.epochs,
+             .batch_size = std::max<int64_t>(1, std::llround(static_cast<double>(options.batch) / mean_size)),
+             .optimizer = "adamw",
+             .learning_rate = options.learning_rate,
+             .weight_decay = options.weight_decay,
+             .schedule = "constant",
+             .patience = options.patience,
+             .seed = options.seed},
+            place);
   if (fit) *fit = {trained.best_epoch, trained.best_score};
   return net;
 }
 
-LlpBpModel llp_bp(const BagTask& task, const LlpBpOptions& options, const std::string& title) {
+LlpBpModel llp_bp(const BagTask& task, const LlpBpOptions& options, const std::string& title, const TrainPlace& place) {
   check_task(task);
   validate(describe(const_cast<LlpBpOptions&>(options)));
   LlpBpModel model;
@@ -232,7 +234,8 @@ LlpBpModel llp_bp(const BagTask& task, const LlpBpOptions& options, const std::s
     }
     LlpBpOptions own = options;
     own.seed = options.seed + static_cast<uint64_t>(r) * 101;
-    model.nets.push_back(train_bag_net(task, covariates, losses, own, fmt::format("{}, round {}", title, r + 1), &round.fit));
+    model.nets.push_back(train_bag_net(task, covariates, losses, own, fmt::format("{}, round {}", title, r + 1), &round.fit,
+                                       place.part(fmt::format("round{}", r + 1))));
     model.rounds.push_back(std::move(round));
     const torch::NoGradGuard no_grad;
     covariates = model.nets.back()->embed(covariates);

@@ -82,7 +82,8 @@ struct LlpBpModel {
 /// covariates are the net's 128 hidden values. No label of an instance in a bag is used anywhere.
 /// Source: Havaldar et al., "Learning from Label Proportions: Bootstrapping Supervised Learners via Belief Propagation", ICLR
 /// 2024; the release builds pairs inside bags, O(|S|^2) messages, where this uses the exact message of the count.
-LlpBpModel llp_bp(const BagTask& task, const LlpBpOptions& options = {}, const std::string& title = "llp-bp");
+LlpBpModel llp_bp(const BagTask& task, const LlpBpOptions& options = {}, const std::string& title = "llp-bp",
+                  const TrainPlace& place = {});
 
 /// Step 1 to 3: pseudo-labels of the instances that `rows` lists, from covariates [rows, d].
 LlpBpRound infer_labels(const BagTask& task, const torch::Tensor& covariates, const LlpBpOptions& options);
@@ -95,6 +96,6 @@ struct BagLosses {
   bool through_mean = false;
 };
 BagNet train_bag_net(const BagTask& task, const torch::Tensor& x, const BagLosses& losses, const LlpBpOptions& options,
-                     const std::string& title, BagFit* fit = nullptr);
+                     const std::string& title, BagFit* fit = nullptr, const TrainPlace& place = {});
 
 }  // namespace lighten
