@@ -13,19 +13,25 @@ namespace lighten {
 
 /// "unknown option '--agianst' of lighten eval; did you mean '--against'? (see lighten eval --help)" for the first argument
 /// that looks like a flag and belongs to no option, "" if there is none. Values of options are not looked at. Call it after a
-/// failed parse; `command` is how the program is called.
+/// failed parse; `command` is how the program is called, to which the names of the subcommands that were given are added.
 inline std::string unknown_flag_message(const CLI::App& app, const std::string& command) {
   std::vector<std::string> known;
-  for (const CLI::Option* option : app.get_options()) {
-    for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
-    for (const std::string& name : option->get_snames()) known.push_back("-" + name);
+  std::string whole = command;
+  for (const CLI::App* level = &app;;) {
+    for (const CLI::Option* option : level->get_options()) {
+      for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
+      for (const std::string& name : option->get_snames()) known.push_back("-" + name);
+    }
+    if (level->get_subcommands().empty()) break;
+    level = level->get_subcommands().front();
+    whole += " " + level->get_name();
   }
-  for (std::string flag : app.remaining()) {
+  for (std::string flag : app.remaining(/*recurse=*/true)) {
     flag = flag.substr(0, flag.find('='));
     if (flag.size() < 2 || flag[0] != '-' || flag == "--") continue;
     const std::string nearest = nearest_name(flag, known);
-    return fmt::format("unknown option '{}' of {}{} (see {} --help)", flag, command,
-                       nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest), command);
+    return fmt::format("unknown option '{}' of {}{} (see {} --help)", flag, whole,
+                       nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest), whole);
   }
   return "";
 }

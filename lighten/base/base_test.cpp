@@ -152,8 +152,11 @@ TEST(JsonText, TakesBytesThatAreNoUtf8) {
 
 TEST(AtomicFolder, RefusesAnExistingFolderAndReplacesItOnlyOnCommit) {
   const fs::path path = scratch("folder");
-  fs::create_directories(path);
-  write_file(path / "a", "1");
+  {
+    AtomicFolder first(path, false);
+    write_file(first.path() / "a", "1");
+    first.commit();
+  }
   EXPECT_THROW(AtomicFolder(path, false), FileError);
   {
     AtomicFolder folder(path, true);
@@ -165,6 +168,35 @@ TEST(AtomicFolder, RefusesAnExistingFolderAndReplacesItOnlyOnCommit) {
   folder.commit();
   EXPECT_FALSE(fs::exists(path / "a"));
   EXPECT_EQ(read_file(path / "b"), "2");
+}
+
+TEST(AtomicFolder, ForceNeverCostsForeignFiles) {
+  const fs::path path = scratch("foreign");
+  const auto refusal = [&] {
+    try {
+      AtomicFolder folder(path, true);
+    } catch (const FileError& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  fs::create_directories(path);
+  EXPECT_EQ(refusal(), "") << "an empty folder may be replaced";
+  write_file(path / "thesis.txt", "years");
+  EXPECT_NE(refusal().find("not written by lighten"), std::string::npos) << "never a folder of others";
+  EXPECT_EQ(read_file(path / "thesis.txt"), "years");
+  fs::remove(path / "thesis.txt");
+  {
+    AtomicFolder folder(path, true);
+    write_file(folder.path() / "b", "2");
+    write_file(folder.path() / ".lighten", "segment-*\n");
+    folder.commit();
+  }
+  EXPECT_EQ(read_file(path / ".lighten"), "b\nsegment-*\n");
+  write_file(path / "segment-7", "added later");
+  EXPECT_EQ(refusal(), "");
+  write_file(path / "thesis.txt", "years");
+  EXPECT_NE(refusal().find("thesis.txt"), std::string::npos) << "nor files of others in a folder of ours";
 }
 
 TEST(MappedFile, MissingFileAndFolderAreNamed) {

@@ -157,6 +157,53 @@ void AtomicFile::commit() {
   temporary_.clear();
 }
 
+namespace {
+
+/// In every folder that an AtomicFolder wrote: the names of its entries, a line each; "segment-*" stands for all that begin so.
+constexpr const char* kListing = ".lighten";
+
+std::vector<std::string> listed(const fs::path& folder) {
+  std::vector<std::string> names;
+  std::ifstream stream(folder / kListing);
+  for (std::string line; std::getline(stream, line);) names.push_back(line);
+  return names;
+}
+
+/// Adds what stands in the folder to its list.
+void write_listing(const fs::path& folder) {
+  std::vector<std::string> names = listed(folder);
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.path().filename() != kListing) names.push_back(entry.path().filename().string());
+  std::sort(names.begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  std::string text;
+  for (const std::string& name : names) text += name + "\n";
+  write_file(folder / kListing, text);
+}
+
+/// Throws unless the folder is empty or all in it was written by an AtomicFolder: --force must not cost anybody their files.
+void check_replaceable(const fs::path& folder) {
+  if (fs::is_empty(folder)) return;
+  const std::vector<std::string> names = listed(folder);
+  if (names.empty())
+    throw_error<FileError>(
+        "{} was not written by lighten (it has no file {}), so --force does not replace it; choose another output folder, or "
+        "remove it yourself",
+        folder.string(), kListing);
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    const bool ours = name == kListing || std::any_of(names.begin(), names.end(), [&](const std::string& known) {
+                        return known.ends_with('*') ? name.starts_with(known.substr(0, known.size() - 1)) : name == known;
+                      });
+    if (!ours)
+      throw_error<FileError>(
+          "{} was not written by lighten, so --force does not replace its folder; move it, or choose another output folder",
+          entry.path().string());
+  }
+}
+
+}  // namespace
+
 AtomicFolder::AtomicFolder(const fs::path& path, bool force, bool keep_partial, const std::string& suffix)
     : target_(path), force_(force), keep_partial_(keep_partial) {
   std::string text = path.string();
@@ -167,6 +214,8 @@ AtomicFolder::AtomicFolder(const fs::path& path, bool force, bool keep_partial, 
     throw_error<FileError>("{} already exists; give another output folder, or --force to replace it", target_.string());
   if (fs::exists(target_) && !fs::is_directory(target_))
     throw_error<FileError>("{} is a file, not a folder; give another output folder", target_.string());
+  // What is kept when unfinished is checked by its owner.
+  if (fs::exists(target_) && !keep_partial) check_replaceable(target_);
   std::error_code error;
   fs::create_directories(working_, error);
   if (error) throw_error<FileError>("cannot create {}: {}", working_.string(), error.message());
@@ -180,6 +229,7 @@ AtomicFolder::~AtomicFolder() {
 void AtomicFolder::commit() {
   std::error_code error;
   fs::path old;
+  if (!keep_partial_) write_listing(working_);
   if (fs::exists(target_)) {
     if (!force_)
       throw_error<FileError>("{} appeared while it was being written; the result is in {}", target_.string(),

@@ -5,6 +5,7 @@
 
 #include "lighten/base/error.h"
 #include "lighten/base/options.h"
+#include "lighten/base/progress.h"
 #include "lighten/data/deb_sets.h"
 #include "lighten/formats/csv.h"
 
@@ -57,6 +58,12 @@ NodeLabels read_node_labels(const fs::path& file, int64_t nodes) {
     if (table.text(i, label).empty()) throw_error<FormatError>("{}: the label is empty", table.where(i));
     classes[table.text(i, label)] = 0;
   }
+  for (const std::string& column : table.columns)
+    if (column != "id" && column != "label" && column != "split")
+      warn(fmt::format("{}: column '{}' is not used (id, label and split are)", file.string(), column));
+  if (!table.has("split"))
+    info(fmt::format("{}: no column split; a tenth of the labels, by hash of the id, is for validation, none for test",
+                     file.string()));
   NodeLabels result;
   for (auto& [name, number] : classes) {
     number = static_cast<int32_t>(result.class_names.size());

@@ -110,6 +110,7 @@ void fetch_data(const DataEntry& entry) {
   info(fmt::format("{}: {} from {} ({})", entry.id, entry.title, entry.source,
                    human_bytes(static_cast<double>(entry.download_bytes))));
   fs::create_directories(target.parent_path());
+  fs::remove_all(target);  // of an older version, or damaged: it can be fetched again
   AtomicFolder output(target, true);
   if (entry.id == "smollm2-135m")
     build_smollm2(work.path(), output.path());

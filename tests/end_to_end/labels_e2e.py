@@ -121,15 +121,20 @@ check_goes_on("erase", folder / "long", "train", "graph", "--method", "erase", *
 check_goes_on("coteaching-gcn", folder / "long-gcn", "train", "graph", "--method", "coteaching-gcn", *graph, result="predictions.csv")
 check_goes_on("vqgraph", folder / "long-vq", "distill", "--method", "vqgraph", *graph, "--codes", 16, "--width", 16, "--hidden", 16, "--teacher-epochs", 400, "--epochs", 20,
               "--patience", 400, result="model.safetensors")  # fmt: skip
+check_error(lighten("train", "graph", "--method", "gcn", *graph, "--alpha", 0.3, "-o", folder / "x"), 2, ["--alpha", "gcn"], "a flag that means nothing to a baseline")
+done = lighten("train", "graph", "--method", "gcn", *graph, "--hidden", 5, "--epochs", 3, "-o", folder / "gcn")
+check(done.returncode == 0 and json.loads((folder / "gcn/training.json").read_text())["options"] | {"hidden": 5, "epochs": 3} == json.loads((folder / "gcn/training.json").read_text())["options"],
+      "flags that a baseline knows reach it", done)  # fmt: skip
+endless = ["--hidden", 16, "--heads", 2, "--embedding", 8, "--epochs", 100000, "--patience", 0]
 # What was begun with other options or other data is not gone on with.
-begun = subprocess.Popen([str(LIGHTEN), *map(str, ["train", "graph", *graph, *long, "--epochs", 100000, "-o", folder / "begun"])], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+begun = subprocess.Popen([str(LIGHTEN), *map(str, ["train", "graph", *graph, *endless, "-o", folder / "begun"])], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 while not (folder / "begun.work/checkpoint.safetensors").exists() and begun.poll() is None:
     time.sleep(0.01)
 begun.kill()
 begun.wait()
-check_error(lighten("train", "graph", *graph, *long, "--epochs", 100000, "--alpha", 0.3, "-o", folder / "begun"), 2, ["begun.work", "alpha", "0.3"], "work begun with another option")
+check_error(lighten("train", "graph", *graph, *endless, "--alpha", 0.3, "-o", folder / "begun"), 2, ["begun.work", "alpha", "0.3"], "work begun with another option")
 other = write("other.csv", label_file.read_text().rsplit("\n", 2)[0] + "\n")
-check_error(lighten("train", "graph", "--edges", edge_file, "--features", feature_file, "--labels", other, *long, "--epochs", 100000, "-o", folder / "begun"), 2,
+check_error(lighten("train", "graph", "--edges", edge_file, "--features", feature_file, "--labels", other, *endless, "-o", folder / "begun"), 2,
             ["begun.work", "contents of --labels"], "work begun with other labels")  # fmt: skip
 
 # ---------------------------------------------------------------- train bags

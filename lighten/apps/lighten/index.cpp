@@ -474,6 +474,7 @@ Verb index_verb(CLI::App& root) {
 
   verb.run = [arguments, chosen, common = verb.common] {
     if (*chosen == nullptr) throw OptionError("lighten index needs an action: build, add, remove, search, export or check");
+    if (*chosen != search) need_one_process("this action of lighten index");
     return (*chosen)(*arguments, *common);
   };
   return verb;

@@ -1,4 +1,5 @@
 // lighten label certify: sets of label sets with guaranteed coverage, from anyone's scores.
+#include <algorithm>
 #include <cmath>
 #include <iostream>
 
@@ -80,6 +81,7 @@ std::vector<uint8_t> read_labels(const std::string& file, const Scores& scores, 
   }
   const CsvTable table = read_table(file);
   const size_t id = table.column("id"), label = table.column("label");
+  std::vector<bool> named(static_cast<size_t>(scores.rows), false);
   for (int64_t i = 0; i < table.size(); ++i) {
     const int64_t row = table.integer(i, id);
     if (row < 0 || row >= scores.rows)
@@ -87,7 +89,11 @@ std::vector<uint8_t> read_labels(const std::string& file, const Scores& scores, 
     uint8_t& entry = labels[static_cast<size_t>(row * scores.columns + column_of(table, i, label, names, scores.columns))];
     if (entry) throw_error<FormatError>("{}: row {} has this label already", table.where(i), row);
     entry = 1;
+    named[static_cast<size_t>(row)] = true;
   }
+  if (const auto without = std::count(named.begin(), named.end(), false); without > 0)
+    warn(fmt::format("{}: {} of {} rows of the scores have no line: they count as rows without any label", file, without,
+                     scores.rows));
   return labels;
 }
 

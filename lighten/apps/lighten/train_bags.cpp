@@ -118,6 +118,7 @@ int train_bags(const Common& common, const std::string& method, BagOptions& opti
   Json figures = {
       {"method", method}, {"instances", task.x.size(0)}, {"bags", names.size()}, {"validation_bags", task.validation.size()}};
   std::vector<BagNet> nets;
+  BagFit fit;
   if (method == "llp-bp") {
     LlpBpModel model = llp_bp(task, options.method, method, place);
     probabilities = model.probabilities(task.x);
@@ -125,16 +126,30 @@ int train_bags(const Common& common, const std::string& method, BagOptions& opti
     for (const LlpBpRound& round : model.rounds)
       figures["rounds"].push_back({{"iterations", round.beliefs.iterations},
                                    {"converged", round.beliefs.converged},
-                                   {"best_epoch", round.fit.best_epoch}});
-    if (!model.rounds[0].beliefs.converged)
+                                   {"best_epoch", round.fit.best_epoch},
+                                   {"score", round.fit.score},
+                                   {"score_of_a_constant", round.fit.constant}});
+    fit = model.rounds.back().fit;
+    if (options.method.propagate && !model.rounds[0].beliefs.converged)
       warn(fmt::format(
           "belief propagation still moved by {:.2g} after {} iterations; a smaller --lambda-edge or --lambda-bag helps",
           model.rounds[0].beliefs.change, model.rounds[0].beliefs.iterations));
   } else {
     nets = {train_bag_net(task, task.x, {.targets = {}, .instance_weight = 0, .bag_weight = 1, .through_mean = true},
-                          options.method, method, nullptr, place)};
+                          options.method, method, &fit, place)};
     const torch::NoGradGuard no_grad;
     probabilities = torch::sigmoid(nets[0]->instances(task.x));
+  }
+  const bool judged = !task.validation.empty() || !task.labelled.empty();
+  if (judged) {
+    figures["best_epoch"] = fit.best_epoch;
+    figures["score"] = fit.score;
+    figures["score_of_a_constant"] = fit.constant;
+    if (fit.score <= fit.constant)
+      warn(fmt::format(
+          "nothing was learned: the validation score is {:.4f} and always saying the share of positives gives {:.4f}; try "
+          "--hard-labels count, more --epochs and --patience, or --method dllp",
+          fit.score, fit.constant));
   }
   std::string predictions = "id,probability,label\n";
   for (int64_t i = 0; i < probabilities.size(0); ++i) {

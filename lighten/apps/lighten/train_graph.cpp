@@ -47,6 +47,35 @@ LoadedGraph load(const GraphOptions& options) {
   return graph;
 }
 
+/// The flags that are given serve the baselines too; one that means nothing to a baseline is refused.
+void take_baseline(const CLI::App& app, GraphOptions& options) {
+  if (options.method == "erase") return;
+  const bool trained = options.method != "label-propagation";
+  const auto given = [&](const std::string& name) { return app.count("--" + name) > 0; };
+  for (const Option& option : describe(options.erase)) {
+    const std::string& name = option.name;
+    if (!given(name)) continue;
+    const EraseOptions& from = options.erase;
+    GraphTrainOptions& to = options.baseline;
+    if (trained && name == "hidden")
+      to.hidden = from.hidden;
+    else if (options.method == "gat" && name == "heads")
+      to.heads = from.heads;
+    else if (trained && name == "dropout")
+      to.dropout = from.dropout;
+    else if (trained && name == "learning-rate")
+      to.learning_rate = from.learning_rate;
+    else if (trained && name == "weight-decay")
+      to.weight_decay = from.weight_decay;
+    else if (trained && name == "epochs")
+      to.epochs = from.epochs;
+    else if (trained && name == "patience")
+      to.patience = from.patience;
+    else
+      throw_error<OptionError>("--{} means nothing to --method {}; leave it out", name, options.method);
+  }
+}
+
 void write_results(const fs::path& folder, const LoadedGraph& graph, const torch::Tensor& probabilities,
                    const EraseResult* result) {
   const auto& names = graph.labels.class_names;
@@ -105,8 +134,16 @@ int train_graph(const Common& common, GraphOptions& options) {
     figures["accuracy_" + name] = accuracy;
     table.row({name, fmt::format("{}", nodes->size()), fmt::format("{:.1f} %", 100 * accuracy)});
   }
-  write_file(output.path() / "training.json",
-             json_text({{"figures", figures}, {"options", to_json(describe(options.erase))}}, 1) + "\n");
+  const GraphTrainOptions& own = options.baseline;
+  const Json used = result ? to_json(describe(options.erase))
+                           : Json{{"hidden", own.hidden},
+                                  {"heads", own.heads},
+                                  {"dropout", own.dropout},
+                                  {"learning-rate", own.learning_rate},
+                                  {"weight-decay", own.weight_decay},
+                                  {"epochs", own.epochs},
+                                  {"patience", own.patience}};
+  write_file(output.path() / "training.json", json_text({{"figures", figures}, {"options", used}}, 1) + "\n");
   output.commit();
   remove_work(place);
   if (common.for_people())
@@ -136,7 +173,10 @@ void add_train_graph(CLI::App& train, const std::shared_ptr<Common>& common, Ver
       ->type_name("DIR");
   app->add_flag("--force", options->force, "replace an existing folder");
   bind_options(*app, describe(options->erase), "ERASE");
-  actions.emplace_back(app, [options, common] { return train_graph(*common, *options); });
+  actions.emplace_back(app, [app, options, common] {
+    take_baseline(*app, *options);
+    return train_graph(*common, *options);
+  });
 }
 
 }  // namespace lighten

@@ -153,6 +153,7 @@ int train_match(const Common& common, MatchOptions& options) {
   for (size_t i = 0; i < labels.size(); ++i)
     if (labels[i].find_first_not_of(" \t\r") == std::string::npos)
       throw_error<FormatError>("{}: line {}: label {} has no text; a label is found by its text", options.labels, i + 1, i);
+  if (!options.predict.empty()) (void)read_texts(options.predict);  // a wrong name is said before the work
   const MatchTask task = read_task(options, std::ssize(texts), std::ssize(labels));
   check_task(task);
   Matcher matcher{.model = options.model, .max_tokens = options.max_tokens, .encoder = {}};

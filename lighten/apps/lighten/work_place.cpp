@@ -1,5 +1,6 @@
 // Where the trainings behind a verb stand until its output is complete.
 #include "lighten/apps/lighten/train.h"
+#include "lighten/base/error.h"
 #include "lighten/data/dataset.h"
 
 namespace lighten {

@@ -11,6 +11,7 @@
 #include "lighten/eval/ranking.h"
 #include "lighten/nn/bert.h"
 #include "lighten/systems/labels/dexml/losses.h"
+#include "lighten/train/loop.h"
 
 namespace lighten {
 
@@ -51,7 +52,7 @@ void check_task(const MatchTask& task);
 struct DualEncoder {
   std::function<torch::Tensor(const std::vector<int64_t>&)> queries, labels;
   torch::nn::Module* module = nullptr;
-  torch::Tensor bias;  ///< one trained value that is added to every score (one-vs-rest needs it); undefined: none
+  torch::Tensor bias = {};  ///< one trained value that is added to every score (one-vs-rest needs it); undefined: none
 };
 /// A tower on frozen features [queries, d] and [labels, d].
 DualEncoder tower_encoder(MatchTower& tower, const torch::Tensor& query_features, const torch::Tensor& label_features);

@@ -207,7 +207,9 @@ TEST(Dexml, PoolsHoldPositivesThenHardNegatives) {
     if (query >= 120) continue;
     for (int64_t label = 0; label < 24; ++label) {
       const bool listed = (lists[query] == label).any().item<bool>();
-      if (!listed && label % 8 != query % 8) EXPECT_LE(scores[place][label].item<double>(), last + 1e-6);
+      if (!listed && label % 8 != query % 8) {
+        EXPECT_LE(scores[place][label].item<double>(), last + 1e-6);
+      }
     }
   }
   const std::vector<int64_t> batch = {0, 9};
@@ -234,10 +236,12 @@ TEST(Dexml, OneVsRestTrainsABias) {
               {.loss = "one-vs-rest", .pool = 0, .learning_rate = 5e-3, .epochs = 20, .batch = 32, .patience = 0}, "test");
   ASSERT_TRUE(encoder.bias.defined());
   EXPECT_NE(encoder.bias.item<float>(), -10.0F);
-  // With it the mean probability is near the share of positives, an eighth.
-  const torch::NoGradGuard no_grad;
-  const torch::Tensor scores = torch::mm(tower->forward(queries), tower->forward(labels).t()) / 0.05 + encoder.bias;
-  EXPECT_NEAR(torch::sigmoid(scores).mean().item<double>(), 0.125, 0.05);
+  {
+    // With it the mean probability is near the share of positives, an eighth.
+    const torch::NoGradGuard no_grad;
+    const torch::Tensor scores = torch::mm(tower->forward(queries), tower->forward(labels).t()) / 0.05 + encoder.bias;
+    EXPECT_NEAR(torch::sigmoid(scores).mean().item<double>(), 0.125, 0.05);
+  }
   DualEncoder other = tower_encoder(tower, queries, labels);
   train_dexml(task, other, {.pool = 0, .epochs = 1, .batch = 32}, "test");
   EXPECT_FALSE(other.bias.defined());

@@ -70,6 +70,8 @@ OptionList describe(LlpBpOptions& options) {
       option("lambda-edge", options.lambda_edge, range(0, 1e6), "strength of the neighbours", "release"),
       option("iterations", options.iterations, range(1, 100000), "of belief propagation, at most",
              "release (100, with fixed damping)"),
+      option("hard-labels", options.hard, one_of(std::vector<std::string>{"half", "count"}),
+             "positive is what has a belief above 0.5, or as many of the surest in each bag as its count says", "paper (half)"),
       option("rounds", options.rounds, range(1, 10), "the first on the features, each next on the hidden layer", "paper"),
       option("bag-weight", options.bag_weight, range(0, 1e6), "of the loss on bags' proportions", "release"),
       Option("propagate", options.propagate, "off: the bags' proportions are the pseudo-labels", "paper"),
@@ -159,7 +161,18 @@ LlpBpRound infer_labels(const BagTask& task, const torch::Tensor& covariates, co
   round.beliefs =
       propagate_beliefs(model, {.iterations = static_cast<int>(options.iterations), .threads = at::get_num_threads()});
   round.pseudo.assign(static_cast<size_t>(task.x.size(0)), 0);
-  for (size_t i = 0; i < rows.size(); ++i) round.pseudo[static_cast<size_t>(rows[i])] = round.beliefs.log_odds[i] > 0;
+  if (options.hard == "half") {
+    for (size_t i = 0; i < rows.size(); ++i) round.pseudo[static_cast<size_t>(rows[i])] = round.beliefs.log_odds[i] > 0;
+    return round;
+  }
+  for (size_t b = 0; b < model.bags.size(); ++b) {
+    std::vector<int64_t> members = model.bags[b];
+    std::stable_sort(members.begin(), members.end(), [&](int64_t one, int64_t two) {
+      return round.beliefs.log_odds[static_cast<size_t>(one)] > round.beliefs.log_odds[static_cast<size_t>(two)];
+    });
+    for (int64_t i = 0; i < model.counts[b]; ++i)
+      round.pseudo[static_cast<size_t>(rows[static_cast<size_t>(members[static_cast<size_t>(i)])])] = 1;
+  }
   return round;
 }
 
@@ -198,6 +211,17 @@ BagNet train_bag_net(const BagTask& task, const torch::Tensor& x, const BagLosse
       return -(proportion_loss(means, held.proportions) * held.sizes).sum().item<double>() / held.sizes.sum().item<double>();
     };
   }
+  double constant = 0.5;  // AUC of a constant
+  if (task.labelled.empty() && !task.validation.empty()) {
+    double positives = 0, instances = 0;
+    for (const int64_t bag : training.samples) {
+      positives += static_cast<double>(task.counts[static_cast<size_t>(bag)]);
+      instances += static_cast<double>(task.bags[static_cast<size_t>(bag)].size());
+    }
+    const BagBatch held = batch_of(task, task.validation);
+    const torch::Tensor share = torch::full_like(held.proportions, positives / instances);
+    constant = -(proportion_loss(share, held.proportions) * held.sizes).sum().item<double>() / held.sizes.sum().item<double>();
+  }
   double mean_size = 0;
   for (const int64_t bag : training.samples)
     mean_size += static_cast<double>(task.bags[static_cast<size_t>(bag)].size()) / static_cast<double>(training.samples.size());
@@ -212,7 +236,7 @@ BagNet train_bag_net(const BagTask& task, const torch::Tensor& x, const BagLosse
              .patience = options.patience,
              .seed = options.seed},
             place);
-  if (fit) *fit = {trained.best_epoch, trained.best_score};
+  if (fit) *fit = {trained.best_epoch, trained.best_score, constant};
   return net;
 }
 

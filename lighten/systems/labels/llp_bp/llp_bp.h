@@ -2,11 +2,13 @@
 #pragma once
 #include <torch/torch.h>
 
+#include <string>
 #include <vector>
 
 #include "lighten/base/options.h"
 #include "lighten/nn/mlp.h"
 #include "lighten/systems/labels/llp_bp/belief_propagation.h"
+#include "lighten/train/loop.h"
 
 namespace lighten {
 
@@ -17,9 +19,10 @@ struct LlpBpOptions {
   double length = 1.0;   ///< of the Matern-1/2 kernel exp(-distance / length)
   double lambda_bag = 10, lambda_edge = 10;
   int64_t iterations = 200;
-  int64_t rounds = 2;       ///< the first on the features, the next on the hidden layer of the net before
-  double bag_weight = 0.1;  ///< of the loss on bags' proportions
-  bool propagate = true;    ///< off: pseudo-labels are the bags' proportions (an ablation)
+  std::string hard = "half";  ///< what hard pseudo-labels are: "half" (belief above 0.5), "count" (the bag's count surest ones)
+  int64_t rounds = 2;         ///< the first on the features, the next on the hidden layer of the net before
+  double bag_weight = 0.1;    ///< of the loss on bags' proportions
+  bool propagate = true;      ///< off: pseudo-labels are the bags' proportions (an ablation)
   double learning_rate = 1e-3, weight_decay = 1e-2;
   int64_t epochs = 60, patience = 4, batch = 1024;
   uint64_t seed = 0;
@@ -56,6 +59,7 @@ TORCH_MODULE(BagNet);
 struct BagFit {
   int64_t best_epoch = 0;
   double score = 0;
+  double constant = 0;  ///< the score of always saying the training bags' share of positives
 };
 
 /// What one round did.
