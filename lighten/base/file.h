@@ -63,7 +63,9 @@ class AtomicFile {
 };
 
 /// A folder that replaces `path` as a whole when commit() is called; work on path(). Throws FileError at construction if `path`
-/// exists and `force` is false. With `force` the old folder stays until the new one is complete, then the names are exchanged.
+/// exists and `force` is false. With `force` the old folder stays until the new one is complete, then the names are exchanged;
+/// FileError names what an AtomicFolder did not write there (each lists its entries in `.lighten`; a caller that will add more
+/// lists them beforehand, "name*" for all that begin so). Folders kept when unfinished are checked by their owner instead.
 /// The working folder's name is `path` + suffix; with `keep_partial` it survives the destructor, so that work can be resumed.
 class AtomicFolder {
  public:

@@ -193,7 +193,8 @@ void create_index(const fs::path& folder, const IndexPlan& plan, const uint8_t* 
   manifest.next_id = *std::max_element(numbers.begin(), numbers.end()) + 1;
   enter_segment(output.path(), manifest, rows, numbers, lists ? &*lists : nullptr, pool);
   write_manifest(output.path(), manifest);
-  write_file(output.path() / ".lighten", "removed-*\nsegment-*\n");  // what add and remove will write, for a later --force
+  // What add and remove will write, for a later --force.
+  write_file(output.path() / ".lighten", "index.json.tmp-*\nlock\nremoved-*\nsegment-*\n");
   output.commit();
 }
 

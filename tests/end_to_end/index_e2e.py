@@ -123,4 +123,15 @@ for what, array, words in (
     ("ids that are no whole numbers", np.arange(3000.0), ["I64"]),
 ):  # fmt: skip
     check_error(lighten("index", "build", "--codes", code_file, "--ids", save("bad-ids.npy", array), "-o", folder / "none"), 1, ["bad-ids.npy", *words], what)
+# --force replaces an index that has grown, but never what others wrote.
+grown = folder / "grown"
+lighten("index", "build", "--codes", code_file, "-o", grown)
+check(lighten("index", "add", grown, "--codes", code_file).returncode == 0, "an index grows")
+check(lighten("index", "build", "--codes", code_file, "-o", grown, "--force").returncode == 0, "--force replaces it")
+(grown / "thesis.txt").write_text("years")
+check_error(lighten("index", "build", "--codes", code_file, "-o", grown, "--force"), 1, ["thesis.txt", "not written by lighten"], "--force beside a file of others")
+(folder / "mine").mkdir()
+(folder / "mine/thesis.txt").write_text("years")
+check_error(lighten("index", "build", "--codes", code_file, "-o", folder / "mine", "--force"), 1, ["mine", "not written by lighten"], "--force on a folder of others")
+check((folder / "mine/thesis.txt").read_text() == (grown / "thesis.txt").read_text() == "years", "nothing of theirs is lost")
 finish()

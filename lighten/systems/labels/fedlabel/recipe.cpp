@@ -21,8 +21,9 @@ namespace {
 
 using Metrics = std::map<std::string, double>;
 
-constexpr double kLabelled = 0.1;  // share of a client's samples, at least one
-constexpr int64_t kWidth = 128;    // of the MLP's hidden layer
+constexpr double kLabelled = 0.1;                           // share of a client's samples, at least one
+constexpr int64_t kWidth = 128;                             // of the MLP's hidden layer
+const std::string kPlainChoice = "fedlabel-no-divergence";  // the choice between the experts alone: lambda0 = 0
 
 struct Extent {
   int64_t limit;         ///< samples of each split
@@ -148,7 +149,8 @@ Metrics measure(const Ground& ground, const std::string& data, const std::string
   if (arm == "fedavg-100") task.clients = ground.all_labelled;
   task.validate = [&](const FederatedNet& net) { return federated_accuracy(task, net, ground.validation, task.labels); };
   const bool plain = arm.starts_with("fedavg");
-  const Labeller labeller = plain ? Labeller::labelled_only : labeller_of(arm);
+  const bool ours = arm == "fedlabel" || arm == kPlainChoice;
+  const Labeller labeller = plain ? Labeller::labelled_only : labeller_of(ours ? "fedlabel" : arm);
   std::optional<FederatedResult> best;
   double rate = 0;
   for (const double candidate : rates) {  // every arm chooses its rate on validation
@@ -157,6 +159,7 @@ Metrics measure(const Ground& ground, const std::string& data, const std::string
     options.learning_rate = candidate;
     options.seed = seed;
     if (arm == "fedavg") options.unlabelled_steps = 0;
+    if (arm == kPlainChoice) options.agreement = 0;
     task.title = fmt::format("{}, {}, rate {}, seed {}", data, arm, candidate, seed);
     FederatedResult result = federate(task, labeller, options);
     if (best && result.best_score <= best->best_score) continue;
@@ -174,7 +177,7 @@ Metrics measure(const Ground& ground, const std::string& data, const std::string
   };
   share("coverage", a.accepted, a.seen);
   share("precision", a.right, a.accepted);
-  if (arm == "fedlabel") {
+  if (ours) {
     share("local_share", a.local, a.accepted);
     share("local_share_own", a.own_class_local, a.own_class);
     share("local_share_other", a.local - a.own_class_local, a.accepted - a.own_class);
@@ -203,6 +206,12 @@ void claims(Bench& bench, const std::string& data) {
   for (const std::string worse : {"global-only", "local-only", "fedavg", "fedavg-more-steps"})
     claim_higher(bench, fmt::format("FedLabel is more accurate than {} ({})", worse, data), name("fedlabel"), name(worse),
                  "accuracy");
+  claim_higher(bench, fmt::format("the divergence from the loser helps ({})", data), name("fedlabel"), name(kPlainChoice),
+               "accuracy");
+  claim_higher(bench, fmt::format("the choice alone, without divergence, is more accurate than fedavg-more-steps ({})", data),
+               name(kPlainChoice), name("fedavg-more-steps"), "accuracy");
+  claim_higher(bench, fmt::format("the choice alone is more accurate than local-only ({})", data), name(kPlainChoice),
+               name("local-only"), "accuracy");
   const std::vector<double> ours = bench.values(name("fedlabel"), "bytes"), theirs = bench.values(name("fedavg"), "bytes");
   bool equal = true;
   for (size_t i = 0; i < ours.size(); ++i) equal = equal && ours[i] == theirs[i];
@@ -215,7 +224,8 @@ void run(Bench& bench) {
   describe_metrics(bench);
   const Extent extent = extent_of(bench.size());
   const std::vector<DebianRecord> records = debian_records(bench.size() != RecipeSize::smoke);
-  const std::vector<std::string> arms = {"fedlabel", "fedavg", "fedavg-more-steps", "global-only", "local-only", "fedavg-100"};
+  const std::vector<std::string> arms = {"fedlabel",   "fedavg",     "fedavg-more-steps", "global-only",
+                                         "local-only", "fedavg-100", kPlainChoice};
   std::vector<std::string> sets = {"packages"};
   if (extent.letters) sets.emplace_back("letters");
   for (const std::string& data : sets)
@@ -238,7 +248,7 @@ void run(Bench& bench) {
       "client shows a tenth of its labels, at least one. Every arm visits the same clients in the same rounds and chooses "
       "learning rate and round on the same validation side. fedavg is FedLabel without its second phase; fedavg-more-steps "
       "takes the steps of that phase on labelled samples, so that all steps are as many; fedavg-100 does so with every label "
-      "(an upper bound). Split by source package, or by font.",
+      "(an upper bound). fedlabel-no-divergence leaves the divergence out (lambda0 = 0). Split by source package, or by font.",
       extent.clients));
   FedLabelOptions options;
   options.rounds = extent.rounds;
