@@ -11,7 +11,10 @@ TrainPlace work_place(const std::string& output, const OptionList& options,
   while (name.size() > 1 && name.ends_with('/')) name.pop_back();
   TrainPlace place{.folder = name + ".work", .identity = to_json(options)};
   for (const auto& [flag, file] : inputs)
-    if (!file.empty()) place.identity["contents of " + flag] = fmt::format("{:016x}", stable_hash(read_file(file)));
+    if (fs::exists(file))
+      place.identity["contents of " + flag] = fmt::format("{:016x}", stable_hash(read_file(file)));
+    else if (!file.empty())
+      place.identity["contents of " + flag] = file;  // the id of a data set
   return place;
 }
 

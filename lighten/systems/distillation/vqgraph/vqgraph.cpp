@@ -161,14 +161,11 @@ VqTeacherResult train_vq_teacher(const GraphTask& task, const VqGraphOptions& op
       return accuracy_on(task.validation, argmax_of(logits_of(teacher->embed(a, task.x))), task.labels);
     };
   train(training,
-        {.epochs = options.teacher_epochs,
-         .batch_size = 1,
-         .optimizer = "adam",
-         .learning_rate = options.teacher_rate,
-         .weight_decay = options.teacher_decay,
-         .schedule = "constant",
-         .patience = options.patience,
-         .seed = options.seed},
+        full_batch({.epochs = options.teacher_epochs,
+                    .patience = options.patience,
+                    .learning_rate = options.teacher_rate,
+                    .weight_decay = options.teacher_decay,
+                    .seed = options.seed}),
         place);
   const torch::NoGradGuard no_grad;
   teacher->eval();

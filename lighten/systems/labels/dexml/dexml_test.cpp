@@ -212,17 +212,13 @@ TEST(Dexml, PoolsHoldPositivesThenHardNegatives) {
       }
     }
   }
-  const std::vector<int64_t> batch = {0, 9};
-  const std::vector<int64_t> positives = {0, 1, 8, 9, 16, 17};
-  for (uint64_t seed = 0; seed < 50; ++seed) {
-    const std::vector<int64_t> pool = pool_of(task, batch, 10, seed, lists, 8);
-    ASSERT_EQ(pool.size(), 10);
-    EXPECT_TRUE(std::is_sorted(pool.begin(), pool.end()));
-    EXPECT_TRUE(std::includes(pool.begin(), pool.end(), positives.begin(), positives.end()));
-    int64_t hard = 0;
-    for (const int64_t label : pool) hard += ((lists[0] == label) | (lists[9] == label)).any().item<bool>();
-    EXPECT_GE(hard, 2) << seed;  // eight turns of two draws from ten
-  }
+  // With room for a query's positives and its five hard negatives alone, and turns enough, the pool is just these.
+  const std::vector<int64_t> batch = {0, 9}, one = {9};
+  std::vector<int64_t> expected = {1, 9, 17};
+  for (int64_t i = 0; i < 5; ++i) expected.push_back(lists[9][i].item<int>());
+  std::sort(expected.begin(), expected.end());
+  for (uint64_t seed = 0; seed < 50; ++seed) EXPECT_EQ(pool_of(task, one, 8, seed, lists, 200), expected) << seed;
+  EXPECT_NE(pool_of(task, one, 8, 1), expected);
   EXPECT_EQ(pool_of(task, batch, 0, 1).size(), 24);
   EXPECT_EQ(pool_of(task, batch, 4, 1).size(), 6) << "positives are never left out";
 }

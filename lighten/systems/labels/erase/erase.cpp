@@ -151,14 +151,11 @@ EraseResult erase(const GraphTask& task, const EraseOptions& options, const std:
       return accuracy_on(task.validation, argmax_of(logistic_readout(z, task.train, labels, task.classes)), task.labels);
     };
   const TrainResult trained = train(training,
-                                    {.epochs = options.epochs,
-                                     .batch_size = 1,
-                                     .optimizer = "adam",
-                                     .learning_rate = options.learning_rate,
-                                     .weight_decay = options.weight_decay,
-                                     .schedule = "constant",
-                                     .patience = options.patience,
-                                     .seed = options.seed},
+                                    full_batch({.epochs = options.epochs,
+                                                .patience = options.patience,
+                                                .learning_rate = options.learning_rate,
+                                                .weight_decay = options.weight_decay,
+                                                .seed = options.seed}),
                                     place);
   EraseResult result;
   {

@@ -63,6 +63,29 @@ TEST(LlpBp, InfersInstancesFromCounts) {
   EXPECT_GT(auc(other_truth, {p.data_ptr<double>(), static_cast<size_t>(p.numel())}), 0.9);
 }
 
+TEST(LlpBp, HardLabelsByCountAreTheSurestOfEachBag) {
+  std::vector<uint8_t> truth;
+  const BagTask task = clouds(160, 16, 4, truth);
+  LlpBpOptions options = small_options();
+  options.hard = "count";
+  const LlpBpRound round = infer_labels(task, task.x, options);
+  size_t place = 0;  // beliefs are numbered in order of the training bags
+  for (size_t b = 0; b < task.bags.size(); ++b) {
+    if (b % 5 == 4) continue;
+    int64_t positives = 0;
+    double least_positive = 1e30, most_negative = -1e30;
+    for (const int64_t row : task.bags[b]) {
+      const double belief = round.beliefs.log_odds[place++];
+      const bool positive = round.pseudo[static_cast<size_t>(row)];
+      positives += positive;
+      (positive ? least_positive : most_negative) =
+          positive ? std::min(least_positive, belief) : std::max(most_negative, belief);
+    }
+    EXPECT_EQ(positives, task.counts[b]) << b;
+    EXPECT_GE(least_positive, most_negative) << b;
+  }
+}
+
 TEST(LlpBp, IsRepeatableAndUsesNoLabelOfAnInstance) {
   std::vector<uint8_t> truth;
   const BagTask task = clouds(200, 8, 3, truth);
