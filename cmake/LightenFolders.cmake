@@ -12,6 +12,7 @@ function(lighten_folder path)
   list(FILTER tests INCLUDE REGEX "_test\\.cpp$")
   list(FILTER benches INCLUDE REGEX "_bench\\.cpp$")
   list(FILTER sources EXCLUDE REGEX "_(test|bench)\\.cpp$")
+  list(FILTER sources EXCLUDE REGEX "/kernels/cuda/")  # cmake/LightenCuda.cmake adds them where CUDA is asked for
   if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     list(FILTER sources EXCLUDE REGEX "_avx(2|512|512vpopcntdq)\\.cpp$")
   endif()

@@ -49,7 +49,8 @@ struct EvaluatedModel {
 /// Opens a light, Hugging Face or GGUF model. `exact`: float32 activations, and float weights kept in float32 (runtime engine;
 /// the torch engine always is). Without it the runtime works as a user runs it. The reference of a KL is to be opened exact.
 EvaluatedModel open_for_evaluation(const fs::path& path, Engine engine, int threads, bool exact,
-                                   KvFormat kv_cache = KvFormat::f16, Activations activations = Activations::automatic);
+                                   KvFormat kv_cache = KvFormat::f16, Activations activations = Activations::automatic,
+                                   Device device = Device::cpu);
 
 struct Evaluation {
   double perplexity = 0, bits_per_byte = 0;

@@ -39,13 +39,17 @@ EvaluatedModel open_float(const fs::path& path, Engine engine) {
 }  // namespace
 
 EvaluatedModel open_for_evaluation(const fs::path& path, Engine engine, int threads, bool exact, KvFormat kv_cache,
-                                   Activations activations) {
+                                   Activations activations, Device device) {
   if (engine == Engine::torch && threads > 0) torch::set_num_threads(threads);
   EvaluatedModel model = model_kind(path) == ModelKind::light ? open_light(path, engine) : open_float(path, engine);
   if (engine == Engine::runtime) {
     const FloatStorage storage = exact ? FloatStorage::f32 : FloatStorage::native;
-    model.scorer = runtime_scorer(RuntimeModel::load(
-        path, {.threads = threads, .exact = exact, .storage = storage, .kv_cache = kv_cache, .activations = activations}));
+    model.scorer = runtime_scorer(RuntimeModel::load(path, {.threads = threads,
+                                                            .exact = exact,
+                                                            .storage = storage,
+                                                            .kv_cache = kv_cache,
+                                                            .activations = activations,
+                                                            .device = device}));
   }
   model.threads = threads;
   return model;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lighten/base/error.h"
+#include "lighten/kernels/accelerator.h"
 #include "lighten/kernels/kernel_table.h"
 
 namespace lighten {
@@ -302,6 +303,17 @@ void run(std::vector<Job>& jobs, Path path, const LinearInput& input, int64_t to
   }
 }
 
+/// Those that a graphics card has; they are `done` then.
+void run_on_device(std::span<const LinearTask> tasks, const LinearInput& input, int64_t tokens, std::vector<bool>& done) {
+  std::vector<LinearTask> there;
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    if (tasks[i].device == nullptr) continue;
+    there.push_back(tasks[i]);
+    done[i] = true;
+  }
+  if (!there.empty()) device_linear(there, input, tokens);
+}
+
 }  // namespace
 }  // namespace kernels
 
@@ -310,18 +322,20 @@ void linear(std::span<const LinearTask> tasks, const LinearInput& input, int64_t
   using namespace kernels;
   if (tokens <= 0) return;
   const KernelTable& kernels = table();
+  for (const LinearTask& task : tasks) {
+    check(task.spec);
+    if (task.spec.columns != tasks[0].spec.columns)
+      throw_error<ModelError>("linear: weights with {} and {} inputs cannot share their input", tasks[0].spec.columns,
+                              task.spec.columns);
+  }
   std::vector<bool> done(tasks.size(), false);
+  if (arithmetic != Arithmetic::exact) run_on_device(tasks, input, tokens, done);
   for (size_t i = 0; i < tasks.size(); ++i) {
     if (done[i]) continue;
     const Path path = path_of(tasks[i].spec, arithmetic, kernels);
     std::vector<Job> jobs;
     for (size_t j = i; j < tasks.size(); ++j) {
       if (done[j] || path_of(tasks[j].spec, arithmetic, kernels) != path) continue;
-      check(tasks[j].spec);
-      if (tasks[j].spec.columns != tasks[0].spec.columns) {
-        throw_error<ModelError>("linear: weights with {} and {} inputs cannot share their input", tasks[0].spec.columns,
-                                tasks[j].spec.columns);
-      }
       const Layout layout = layout_of(tasks[j].spec);
       if (!jobs.empty() && (layout.block != jobs[0].layout.block || layout.padded_columns != jobs[0].layout.padded_columns ||
                             layout.direct() != jobs[0].layout.direct()))

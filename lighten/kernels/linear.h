@@ -67,14 +67,17 @@ enum class Arithmetic : uint8_t {
   bits8,     ///< to 8 bits
 };
 
+class DeviceWeight;  // kernels/accelerator.h
+
 /// One of several linears that read the same input.
 struct LinearTask {
   LinearSpec spec;
   const std::byte* packed = nullptr;
   float* y = nullptr;
   int64_t y_stride = 0;
-  const float* bias = nullptr;  ///< [rows] or null
-  bool add = false;             ///< y += the product in place of y = it: the residual stream takes it up at once
+  const float* bias = nullptr;           ///< [rows] or null
+  bool add = false;                      ///< y += the product in place of y = it: the residual stream takes it up at once
+  const DeviceWeight* device = nullptr;  ///< the weight's copy on a graphics card: there the product is made, if not `exact`
 };
 
 /// What linears read: x [tokens, columns], or, with `norm`, x / sqrt(mean(x^2) + epsilon) * norm of every row, which is never

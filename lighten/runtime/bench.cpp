@@ -90,6 +90,7 @@ OptionList describe(BenchOptions& o) {
       option("activations", o.activations, one_of(activations_names()), kActivationsDoc, "Lighten"),
       option("isa", o.isa, one_of(isa_names()), "instruction set of the kernels; auto: the widest that this processor has",
              "Lighten"),
+      option("device", o.device, one_of(device_names()), kDeviceDoc, "Lighten"),
       option("repeat", o.repeat, range(1, 1000), "timed passes", "llama-bench"),
       option("threads", o.threads, range(0, 4096), "processors to use; 0: all", "Lighten"),
       Option("exact", o.exact, "float32 activations and KV cache", "Lighten"),
@@ -143,6 +144,7 @@ Json bench_model(RuntimeModel& model, const BenchOptions& options, double load_s
   result["parallel"] = options.parallel;
   result["kv_cache"] = options.exact ? "f32" : options.kv_cache;
   result["activations"] = options.exact ? "f32" : options.activations;
+  result["device"] = options.device;
   result["kv_bytes"] = pasts.front()->bytes();
   if (!parallel.empty()) result["parallel_tokens_per_s"] = spread(parallel);
   return result;
@@ -181,7 +183,10 @@ Json bench(const BenchOptions& options) {
   const RuntimeOptions runtime{.threads = options.threads,
                                .exact = options.exact,
                                .kv_cache = kv_format(options.kv_cache),
-                               .activations = activations(options.activations)};
+                               .activations = activations(options.activations),
+                               .device = device(options.device)};
+  if (options.limits && runtime.device != Device::cpu)
+    throw OptionError("--limits measures the processor: leave it out with --device cuda");
   if (options.isa != "auto") set_isa(isa_of(options.isa));
   const auto start = Clock::now();
   const std::unique_ptr<RuntimeModel> model =

@@ -15,7 +15,7 @@ struct BenchOptions {
   int64_t prefill = 512, decode = 128;
   int64_t context = 0;   ///< tokens before the first decoded one
   int64_t parallel = 1;  ///< texts that are decoded at once
-  std::string kv_cache = "f16", activations = "auto", isa = "auto";
+  std::string kv_cache = "f16", activations = "auto", isa = "auto", device = "cpu";
   int repeat = 5;
   int threads = 0;
   bool exact = false;

@@ -128,6 +128,7 @@ OptionList describe(RunOptions& o) {
   list.push_back(option("activations", o.activations, one_of(activations_names()), kActivationsDoc, "Lighten"));
   list.push_back(option("parallel", o.parallel, range(1, 4096), "prompts of --prompts that are answered at once", "Lighten"));
   list.push_back(option("threads", o.threads, range(0, 4096), "processors to use; 0: all", "Lighten"));
+  list.push_back(option("device", o.device, one_of(device_names()), kDeviceDoc, "Lighten"));
   list.push_back(Option("exact", o.exact, "compute with float32 activations and KV cache (slower)", "Lighten"));
   return list;
 }
@@ -231,7 +232,8 @@ int run_command(const RunOptions& options, std::istream& in, std::ostream& out) 
       RuntimeModel::load(options.model, {.threads = options.threads,
                                          .exact = options.exact,
                                          .kv_cache = kv_format(options.kv_cache),
-                                         .activations = activations(options.activations)});
+                                         .activations = activations(options.activations),
+                                         .device = device(options.device)});
   check_vocabulary(*model, options.model);
   const double load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   Json report = {{"model", options.model}, {"load_seconds", load_seconds}, {"weight_bytes", model->weight_bytes()}};

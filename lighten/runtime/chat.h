@@ -20,7 +20,7 @@ struct RunOptions {
   std::vector<std::string> stop = {};
   bool ignore_end = false;
   int64_t context = 0;  ///< tokens of the KV cache; 0: the model's context
-  std::string kv_cache = "f16", activations = "auto";
+  std::string kv_cache = "f16", activations = "auto", device = "cpu";
   std::string prompts = {};  ///< a file of prompts that are answered together; "": none
   int64_t parallel = 8;      ///< of them, at once
   int threads = 0;

@@ -39,11 +39,16 @@ Decoder::Decoder(DecoderWeights weights, Companions companions, const RuntimeOpt
     : weights_(std::move(weights)),
       companions_(std::move(companions)),
       exact_(options.exact),
+      chunk_tokens_(options.device == Device::cpu ? kChunk : kDeviceChunk),
       arithmetic_(arithmetic_of(options, weights_.config.hidden_size)),
       kv_cache_(options.kv_cache),
       pool_(std::move(pool)),
       rope_(weights_.config.rope, weights_.config.head_dim),
-      local_rope_(weights_.config.local_rope, weights_.config.head_dim) {}
+      local_rope_(weights_.config.local_rope, weights_.config.head_dim) {
+  if (options.device == Device::cpu) return;
+  if (exact_) throw OptionError("--exact is for --device cpu: the graphics card rounds activations to 16-bit floats");
+  copy_to_device(weights_, *pool_);
+}
 
 std::shared_ptr<const Tokenizer> Decoder::tokenizer() const {
   if (!companions_.tokenizer && weights_.light) return weights_.light->tokenizer();
@@ -120,7 +125,7 @@ void Decoder::forward_batch(std::span<const BatchStep> steps, float* logits) {
   }
   rope_.reserve(longest);
   if (weights_.config.sliding_window > 0) local_rope_.reserve(longest);
-  resize_scratch(std::min(total, kChunk));
+  resize_scratch(std::min(total, chunk_tokens_));
   Chunk chunk;
   const auto flush = [&] {
     run(chunk, logits);
@@ -131,8 +136,9 @@ void Decoder::forward_batch(std::span<const BatchStep> steps, float* logits) {
     auto& cache = static_cast<Cache&>(*step.cache);
     const auto n = static_cast<int64_t>(step.tokens.size());
     for (int64_t begin = 0, count = 0; begin < n; begin += count) {
-      if (chunk.room() == 0) flush();
-      count = std::min(n - begin, chunk.room());
+      const auto room = [&] { return chunk_tokens_ - static_cast<int64_t>(chunk.tokens.size()); };
+      if (room() == 0) flush();
+      count = std::min(n - begin, room());
       const int64_t wanted = std::clamp<int64_t>(begin + count - (n - step.logits_for), 0, count);
       const Segment segment{&cache, static_cast<int64_t>(chunk.tokens.size()), count, cache.length() + begin, wanted};
       chunk.add(segment, step.tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)));
@@ -171,7 +177,8 @@ void Decoder::multiply(const LinearInput& input, int64_t n, std::initializer_lis
   for (const Product& product : products) {
     const auto& [spec, data] = product.matrix.weight;
     const std::vector<float>& bias = product.matrix.bias;
-    tasks[count++] = {spec, data, product.out, spec.rows, bias.empty() ? nullptr : bias.data(), product.add};
+    tasks[count++] = {
+        spec, data, product.out, spec.rows, bias.empty() ? nullptr : bias.data(), product.add, product.matrix.device.get()};
   }
   linear(std::span(tasks).first(count), input, n, arithmetic_, *pool_);
 }

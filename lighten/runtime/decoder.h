@@ -35,7 +35,8 @@ class Decoder final : public RuntimeModel {
   void forward(KvCache& cache, std::span<const int32_t> tokens, float* logits, int64_t logits_for) override;
   void forward_batch(std::span<const BatchStep> steps, float* logits) override;
 
-  static constexpr int64_t kChunk = 128;  ///< tokens that go through the blocks together
+  static constexpr int64_t kChunk = 128;        ///< tokens that go through the blocks together
+  static constexpr int64_t kDeviceChunk = 512;  ///< the same where a graphics card multiplies
 
  private:
   /// Activations of one chunk, each [tokens, width].
@@ -57,7 +58,6 @@ class Decoder final : public RuntimeModel {
     int64_t logits_for = 0;
 
     void add(const Segment& segment, std::span<const int32_t> ids);
-    int64_t room() const { return kChunk - static_cast<int64_t>(tokens.size()); }
     const Segment& segment(int64_t row) const { return segments[segment_of[static_cast<size_t>(row)]]; }
   };
   KvFormat kv_format() const { return exact_ ? KvFormat::f32 : kv_cache_; }
@@ -87,6 +87,7 @@ class Decoder final : public RuntimeModel {
   DecoderWeights weights_;
   Companions companions_;
   bool exact_;
+  int64_t chunk_tokens_;
   Arithmetic arithmetic_;
   KvFormat kv_cache_;
   std::unique_ptr<ThreadPool> pool_;

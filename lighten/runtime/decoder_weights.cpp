@@ -28,7 +28,7 @@ DecoderWeights assemble(const ModelConfig& config, const std::map<std::string, P
     return values;
   };
   const auto matrix = [&](const LinearShape& shape) {
-    return Matrix{packed.at(shape.name + ".weight"), shape.bias ? vector(shape.name + ".bias") : std::vector<float>()};
+    return Matrix{packed.at(shape.name + ".weight"), shape.bias ? vector(shape.name + ".bias") : std::vector<float>(), nullptr};
   };
   for (int64_t i = 0; i < config.layers; ++i) {
     const std::string prefix = "model.layers." + std::to_string(i) + ".";
@@ -62,7 +62,7 @@ DecoderWeights assemble(const ModelConfig& config, const std::map<std::string, P
   }
   weights.final_norm = vector("model.norm.weight");
   weights.embedding = packed.at("model.embed_tokens.weight");
-  weights.head = {config.tied_head ? weights.embedding : packed.at("lm_head.weight"), {}};
+  weights.head = {config.tied_head ? weights.embedding : packed.at("lm_head.weight"), {}, nullptr};
   return weights;
 }
 
@@ -178,6 +178,13 @@ DecoderWeights pack_weights(const WeightSource& source, FloatStorage storage, Th
   return pack_all(
       source.config(), [&](const TensorShape& tensor) { return pack_tensor(source, tensor, storage); },
       [&](const std::string& name) { return source.read(name); }, pool);
+}
+
+void copy_to_device(DecoderWeights& weights, ThreadPool& pool) {
+  const auto copy = [&](Matrix& matrix) { matrix.device = to_device(matrix.weight.spec, matrix.weight.data, pool); };
+  for (LayerWeights& layer : weights.layers)
+    for (Matrix* matrix : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) copy(*matrix);
+  copy(weights.head);
 }
 
 DecoderWeights random_weights(const std::string& shape, int bits, int64_t group_size, ThreadPool& pool) {

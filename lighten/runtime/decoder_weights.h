@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "lighten/formats/weights.h"
+#include "lighten/kernels/accelerator.h"
 #include "lighten/runtime/aligned_bytes.h"
 #include "lighten/runtime/light_model.h"
 #include "lighten/runtime/model.h"
@@ -15,7 +16,8 @@ namespace lighten::runtime {
 /// y = x W^T + bias
 struct Matrix {
   PackedWeight weight;
-  std::vector<float> bias;  ///< empty: none
+  std::vector<float> bias;                     ///< empty: none
+  std::shared_ptr<const DeviceWeight> device;  ///< its copy on a graphics card; null: none
 };
 
 /// One block. Norms hold the multiplier itself.
@@ -39,6 +41,8 @@ struct DecoderWeights {
 
 DecoderWeights map_weights(std::shared_ptr<const LightModel> light);
 DecoderWeights pack_weights(const WeightSource& source, FloatStorage storage, ThreadPool& pool);
+/// Copies every matrix that has a kernel there to the graphics card. Throws OptionError where there is none.
+void copy_to_device(DecoderWeights& weights, ThreadPool& pool);
 /// Throws OptionError for an unknown shape, bits or group size.
 DecoderWeights random_weights(const std::string& shape, int bits, int64_t group_size, ThreadPool& pool);
 

@@ -41,12 +41,23 @@ inline constexpr const char* kActivationsDoc =
 inline std::vector<std::string> kv_cache_names() { return {"f16", "i8"}; }
 inline std::vector<std::string> activations_names() { return {"auto", "8", "adaptive", "16"}; }
 
+/// Where matrices are multiplied; all else is the processor's.
+enum class Device : uint8_t { cpu, cuda };
+/// "cpu" or "cuda", as options name it. Throws OptionError for others.
+Device device(const std::string& name);
+inline std::vector<std::string> device_names() { return {"cpu", "cuda"}; }
+inline constexpr const char* kDeviceDoc =
+    "where matrices of 2, 3, 4 or 8 bits are multiplied; cuda: on the graphics card, activations rounded to 16-bit floats, "
+    "attention "
+    "and all else on the processor (needs a build with LIGHTEN_CUDA)";
+
 struct RuntimeOptions {
   int threads = 0;                              ///< 0: all processors
   bool exact = false;                           ///< float32 activations and KV cache: the mode that tests compare
   FloatStorage storage = FloatStorage::native;  ///< how weights of a float or GGUF model are kept
   KvFormat kv_cache = KvFormat::f16;            ///< of keys and values; `exact` makes it f32
   Activations activations = Activations::automatic;
+  Device device = Device::cpu;
 };
 
 /// Keys and values of one sequence. Positions past `length` are free. Created by RuntimeModel::new_cache.

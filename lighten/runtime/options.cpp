@@ -10,6 +10,12 @@ KvFormat kv_format(const std::string& name) {
   throw_error<OptionError>("--kv-cache {}: must be f16 or i8", name);
 }
 
+Device device(const std::string& name) {
+  if (name == "cpu") return Device::cpu;
+  if (name == "cuda") return Device::cuda;
+  throw_error<OptionError>("--device {}: must be cpu or cuda", name);
+}
+
 Activations activations(const std::string& name) {
   if (name == "auto") return Activations::automatic;
   if (name == "8") return Activations::bits8;

@@ -14,7 +14,7 @@ namespace lighten {
 namespace {
 
 struct EvalVerbOptions {
-  std::string model, against, text, engine = "runtime", kv_cache = "f16", activations = "auto";
+  std::string model, against, text, engine = "runtime", kv_cache = "f16", activations = "auto", device = "cpu";
   EvaluationOptions evaluation;
   bool exact = false;
 };
@@ -29,6 +29,7 @@ OptionList describe(EvalVerbOptions& o) {
       option("bootstrap", o.evaluation.bootstrap, range(0, 1000000), "resamples over windows for the 95 % intervals", ""),
       option("kv-cache", o.kv_cache, one_of(kv_cache_names()), std::string("runtime: ") + kKvCacheDoc, "Lighten"),
       option("activations", o.activations, one_of(activations_names()), std::string("runtime: ") + kActivationsDoc, "Lighten"),
+      option("device", o.device, one_of(device_names()), std::string("runtime: ") + kDeviceDoc, "Lighten"),
       Option("exact", o.exact, "runtime: float32 activations, not rounded", ""),
   };
 }
@@ -87,8 +88,9 @@ Verb eval_verb(CLI::App& root) {
     const fs::path text_file = resolve_text(options->text, "test.txt");
     const std::string text = read_plain_text(text_file, "text");
     const Engine engine = options->engine == "torch" ? Engine::torch : Engine::runtime;
-    EvaluatedModel model = open_for_evaluation(resolve_model(options->model), engine, common->threads, options->exact,
-                                               kv_format(options->kv_cache), activations(options->activations));
+    EvaluatedModel model =
+        open_for_evaluation(resolve_model(options->model), engine, common->threads, options->exact,
+                            kv_format(options->kv_cache), activations(options->activations), device(options->device));
     std::optional<EvaluatedModel> reference;
     if (!options->against.empty())
       reference = open_for_evaluation(resolve_model(options->against), engine, common->threads, true);
