@@ -7,8 +7,9 @@
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
 #include "lighten/data/image_sets.h"
+#include "lighten/data/label_census.h"
+#include "lighten/data/picture_reader.h"
 #include "lighten/formats/csv.h"
-#include "lighten/formats/image.h"
 #include "lighten/formats/npy.h"
 
 namespace lighten {
@@ -39,19 +40,9 @@ void read_features(const fs::path& file, ClientFiles& clients) {
   for (int64_t i = 0; i < matrix.rows(); ++i) clients.ids.push_back(std::to_string(i));
 }
 
-void read_pictures(const std::vector<fs::path>& files, const ClientFileOptions& options, ClientFiles& clients) {
-  ImageSet& set = clients.pictures;
-  set.channels = options.grey ? 1 : 3;
-  set.height = set.width = options.side;
-  for (const fs::path& file : files) {
-    const Image picture = squared(read_image(file, set.channels), options.side, 255);
-    set.pixels.append(picture.pixels.begin(), picture.pixels.end());
-    clients.ids.push_back(file.filename().string());
-  }
-}
-
 /// Labels as texts ("" where there is none) of the client whose samples begin at `begin`.
-void read_client_labels(const fs::path& file, const ClientFiles& clients, int64_t begin, std::vector<std::string>& labels) {
+void read_client_labels(const fs::path& file, const ClientFiles& clients, int64_t begin, std::vector<std::string>& labels,
+                        LabelCensus& census) {
   const CsvTable table = read_csv(file);
   const size_t id = table.column("id"), label = table.column("label");
   std::unordered_map<std::string, int64_t> place, seen;
@@ -67,6 +58,7 @@ void read_client_labels(const fs::path& file, const ClientFiles& clients, int64_
       throw_error<FormatError>("{}: '{}' stands here a second time (the first is in line {})", table.where(row), name,
                                first->second);
     labels[static_cast<size_t>(found->second)] = table.text(row, label);
+    if (!table.text(row, label).empty()) census.add(table.text(row, label), table.file, table.lines[static_cast<size_t>(row)]);
   }
 }
 
@@ -79,6 +71,8 @@ ClientFiles read_clients(const fs::path& folder, const ClientFileOptions& option
   std::vector<std::string> labels;
   Progress progress("reading clients", std::ssize(folders), "clients");
   bool pictures = false;
+  PictureReader reader(clients.pictures, {.side = options.side, .channels = options.grey ? 1 : 3});
+  LabelCensus census;
   for (const fs::path& client : folders) {
     const bool has_features = fs::exists(client / "features.npy");
     const std::vector<fs::path> files = has_features ? std::vector<fs::path>{} : pictures_in(client);
@@ -89,17 +83,21 @@ ClientFiles read_clients(const fs::path& folder, const ClientFileOptions& option
       throw_error<FormatError>("{}: holds {}, the clients before hold {}; all need the same kind", client.string(),
                                has_features ? "features" : "pictures", has_features ? "pictures" : "features");
     pictures = !has_features;
-    if (has_features)
-      read_features(client / "features.npy", clients);
-    else
-      read_pictures(files, options, clients);
+    if (has_features) read_features(client / "features.npy", clients);
+    for (const fs::path& file : files) {
+      reader.read(file);
+      clients.ids.push_back(file.filename().string());
+    }
     labels.resize(clients.ids.size());
-    if (fs::exists(client / "labels.csv")) read_client_labels(client / "labels.csv", clients, clients.begin.back(), labels);
+    if (fs::exists(client / "labels.csv"))
+      read_client_labels(client / "labels.csv", clients, clients.begin.back(), labels, census);
     clients.names.push_back(client.filename().string());
     clients.begin.push_back(std::ssize(clients.ids));
     progress.advance();
   }
   progress.finish();
+  reader.finish();
+  census.warn_of_rare_classes();
   std::map<std::string, int32_t> classes;
   for (const std::string& label : labels)
     if (!label.empty()) classes.emplace(label, 0);

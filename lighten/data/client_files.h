@@ -32,7 +32,8 @@ struct ClientFiles {
 /// the same kind; and may hold labels.csv with columns id and label: id is a row of the features (from 0) or a picture's file
 /// name. A sample that is not named there, or whose label is empty, is unlabelled; a client without labels.csv is legal.
 /// Throws FileError for a folder without clients and a client without data (named), FormatError that names file and line:
-/// features of another width, NaN, an unknown or repeated id, a picture that does not decode.
+/// features of another width, NaN, an unknown or repeated id, all pictures that do not decode. Warns of classes with fewer than
+/// three labels.
 ClientFiles read_clients(const fs::path& folder, const ClientFileOptions& options = {});
 
 }  // namespace lighten

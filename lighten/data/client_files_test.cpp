@@ -65,6 +65,18 @@ TEST_F(ClientFolder, PicturesAreBroughtToOneSize) {
   EXPECT_NE(message().find("same kind"), std::string::npos);
 }
 
+TEST_F(ClientFolder, BrokenPicturesOfAllClientsAreNamed) {
+  for (const std::string client : {"x", "y"}) {
+    fs::create_directories(folder / client);
+    write_file(folder / client / "cut.png", "no picture");
+    write_file(folder / client / "labels.csv", "id,label\ncut.png,dark\n");
+  }
+  const std::string text = message();
+  EXPECT_NE(text.find("2 of 2 pictures"), std::string::npos) << text;
+  EXPECT_NE(text.find("x/cut.png"), std::string::npos);
+  EXPECT_NE(text.find("y/cut.png"), std::string::npos);
+}
+
 TEST_F(ClientFolder, WhatIsWrongIsNamed) {
   EXPECT_NE(message().find("no such folder"), std::string::npos);
   fs::create_directories(folder);

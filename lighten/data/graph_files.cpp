@@ -7,6 +7,7 @@
 #include "lighten/base/options.h"
 #include "lighten/base/progress.h"
 #include "lighten/data/deb_sets.h"
+#include "lighten/data/label_census.h"
 #include "lighten/formats/csv.h"
 
 namespace lighten {
@@ -54,9 +55,11 @@ NodeLabels read_node_labels(const fs::path& file, int64_t nodes) {
   const CsvTable table = read_table(file);
   const size_t id = table.column("id"), label = table.column("label");
   std::map<std::string, int32_t> classes;
+  LabelCensus census;
   for (int64_t i = 0; i < table.size(); ++i) {
     if (table.text(i, label).empty()) throw_error<FormatError>("{}: the label is empty", table.where(i));
     classes[table.text(i, label)] = 0;
+    census.add(table.text(i, label), table.file, table.lines[static_cast<size_t>(i)]);
   }
   for (const std::string& column : table.columns)
     if (column != "id" && column != "label" && column != "split")
@@ -89,6 +92,7 @@ NodeLabels read_node_labels(const fs::path& file, int64_t nodes) {
     result.splits[node] = split;
     training += split == Split::train;
   }
+  census.warn_of_rare_classes();
   if (training == 0)
     throw_error<FormatError>("{}: no label is for training; column `split` must hold \"train\"", file.string());
   return result;

@@ -29,7 +29,7 @@ struct NodeLabels {
 };
 /// A table `id,label` or `id,label,split` (train, validation, test), id a row of the features. Throws FormatError that names
 /// the line: a node that does not exist, twice the same node, another split; or a file with one class only, or with a split of
-/// which no sample is for training.
+/// which no sample is for training. Warns of classes with fewer than three labels.
 NodeLabels read_node_labels(const fs::path& file, int64_t nodes);
 
 }  // namespace lighten

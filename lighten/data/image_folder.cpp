@@ -7,6 +7,8 @@
 #include "lighten/base/options.h"
 #include "lighten/base/progress.h"
 #include "lighten/data/image_sets.h"
+#include "lighten/data/label_census.h"
+#include "lighten/data/picture_reader.h"
 #include "lighten/formats/csv.h"
 #include "lighten/formats/image.h"
 
@@ -47,18 +49,14 @@ void collect(const fs::path& folder, std::optional<Split> split, const fs::path&
 
 /// Fills size and pixels of a set.
 void decode(const std::vector<fs::path>& paths, const FolderOptions& options, ImageSet& set) {
-  set.channels = options.channels == 0 ? 3 : options.channels;
   Progress progress("reading pictures", static_cast<int64_t>(paths.size()), "files");
-  int64_t side = options.side;
+  PictureReader reader(set, options);
   for (const fs::path& path : paths) {
-    const Image image = read_image(path, set.channels, options.background);
-    if (side == 0) side = std::max(image.height, image.width);
-    const Image square = squared(image, side, options.background);
-    set.pixels.append(square.pixels.begin(), square.pixels.end());
+    reader.read(path);
     progress.advance();
   }
   progress.finish();
-  set.height = set.width = side;
+  reader.finish();
 }
 
 }  // namespace
@@ -108,6 +106,7 @@ ImageSet read_labelled_pictures(const fs::path& folder, const fs::path& csv, con
   const CsvTable table = read_csv(csv);
   const size_t id = table.column("id"), label = table.column("label");
   std::map<std::string, int32_t> classes;
+  LabelCensus census;
   std::unordered_map<std::string, int64_t> seen;
   std::vector<fs::path> paths;
   for (int64_t row = 0; row < table.size(); ++row) {
@@ -119,7 +118,9 @@ ImageSet read_labelled_pictures(const fs::path& folder, const fs::path& csv, con
     if (!fs::is_regular_file(paths.back()) || !is_within(paths.back(), folder))
       throw_error<FormatError>("{}: there is no picture '{}' in {}", table.where(row), name, folder.string());
     classes.emplace(table.text(row, label), 0);
+    census.add(table.text(row, label), table.file, table.lines[row]);
   }
+  census.warn_of_rare_classes();
   ImageSet set;
   for (auto& [name, number] : classes) {
     number = static_cast<int32_t>(set.class_names.size());
@@ -133,6 +134,21 @@ ImageSet read_labelled_pictures(const fs::path& folder, const fs::path& csv, con
   decode(paths, options, set);
   set.keys = set.ids;
   check_set(set, csv.string());
+  return set;
+}
+
+ImageSet read_pictures_below(const fs::path& folder, const FolderOptions& options) {
+  if (!fs::is_directory(folder))
+    throw_error<FileError>("{}: no such folder; give one that holds PNG or JPEG pictures", folder.string());
+  std::vector<fs::path> paths;
+  for (const auto& entry : fs::recursive_directory_iterator(folder))
+    if (entry.is_regular_file() && is_picture(entry.path())) paths.push_back(entry.path());
+  if (paths.empty()) throw_error<FileError>("{}: no PNG or JPEG pictures in it or its sub-folders", folder.string());
+  std::sort(paths.begin(), paths.end());
+  ImageSet set;
+  for (const fs::path& path : paths) set.ids.push_back(fs::relative(path, folder).generic_string());
+  set.labels.assign(paths.size(), -1);
+  decode(paths, options, set);
   return set;
 }
 

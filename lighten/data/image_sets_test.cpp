@@ -11,6 +11,7 @@
 #include "lighten/base/random.h"
 #include "lighten/data/image_builders.h"
 #include "lighten/data/packages.h"
+#include "lighten/data/picture_reader.h"
 #include "lighten/formats/csv.h"
 #include "lighten/formats/image.h"
 
@@ -98,6 +99,35 @@ TEST_F(ImageFolder, WhatDoesNotDecodeIsNamed) {
   fs::create_directories(folder_ / "one/a");
   write_png(folder_ / "one/a/x.png", {1, 2, 2, {0, 1, 2, 3}});
   EXPECT_NE(message([&] { read_image_folder(folder_ / "one"); }).find("only the class 'a'"), std::string::npos);
+}
+
+TEST_F(ImageFolder, AllThatDoesNotDecodeIsNamedAtOnce) {
+  write_image_folder(made(10), folder_);
+  write_png(folder_ / "whole", {1, 2, 2, {0, 1, 2, 3}});
+  const std::string whole = read_file(folder_ / "whole");
+  for (const char* name : {"train/a/cut.png", "train/b/cut too.png"}) {
+    fs::create_directories((folder_ / name).parent_path());
+    write_file(folder_ / name, whole.substr(0, whole.size() / 2));
+  }
+  for (const std::string& text :
+       {message([&] { read_image_folder(folder_); }), message([&] { read_pictures_below(folder_, {}); })}) {
+    EXPECT_NE(text.find("2 of 12 pictures cannot be read"), std::string::npos) << text;
+    EXPECT_NE(text.find("train/a/cut.png"), std::string::npos);
+    EXPECT_NE(text.find("train/b/cut too.png"), std::string::npos);
+  }
+}
+
+TEST_F(ImageFolder, PicturesBelowAFolderNeedNoClasses) {
+  fs::create_directories(folder_ / "x/y");
+  write_png(folder_ / "x/y/1.png", {1, 2, 2, {4, 4, 4, 4}});
+  write_png(folder_ / "2.png", {1, 4, 4, std::vector<uint8_t>(16, 9)});
+  write_file(folder_ / "notes.txt", "no picture");
+  const ImageSet set = read_pictures_below(folder_, {.side = 2, .channels = 1});
+  EXPECT_EQ(set.ids, (std::vector<std::string>{"2.png", "x/y/1.png"}));
+  EXPECT_EQ(set.pixels, (Pixels{9, 9, 9, 9, 4, 4, 4, 4}));
+  EXPECT_EQ(set.size(), 2);
+  fs::create_directories(folder_ / "x/z");
+  EXPECT_NE(message([&] { read_pictures_below(folder_ / "x/z", {}); }).find("no PNG or JPEG"), std::string::npos);
 }
 
 TEST_F(ImageFolder, LabelsAreReadByIdAndBadRowsAreNamed) {

@@ -101,7 +101,12 @@ check_error(lighten("train", "clasify"), 2, ["clasify", "classify"], "an unknown
 check_error(lighten("train", "classify", "--method", "ce", "-o", folder / "x"), 2, ["--data"], "no data")
 (folder / "pictures/top/broken.png").write_text("no picture")
 check_error(lighten("train", "classify", "--method", "ce", *common, "-o", folder / "x"), 1, ["broken.png", "PNG"], "a picture that does not decode")
-(folder / "pictures/top/broken.png").unlink()
+whole = (folder / "pictures/top/0.png").read_bytes()
+for place in ("top/cut.png", "left/cut too.png"):
+    (folder / "pictures" / place).write_bytes(whole[: len(whole) // 2])
+check_error(lighten("train", "classify", "--method", "ce", *common, "-o", folder / "x"), 1, ["3 of 483", "top/broken.png", "top/cut.png", "left/cut too.png"], "all pictures that do not decode")
+for place in ("top/broken.png", "top/cut.png", "left/cut too.png"):
+    (folder / "pictures" / place).unlink()
 write_labels(folder / "one.csv", {key: "top" for key in truth})
 check_error(lighten("train", "classify", "--method", "ce", *common, "--labels", folder / "one.csv", "-o", folder / "x"), 2, ["'top'", "two or more"], "one class only")
 check_error(lighten("distill", "--method", "meal-v2", "--student", folder / "small", "--teachers", folder / "none", "--data", folder / "pictures", "-o", folder / "x"), 1, ["none", "classifier"], "no such teacher")
