@@ -12,6 +12,7 @@
 #include "lighten/base/file.h"
 #include "lighten/base/half.h"
 #include "lighten/base/options.h"
+#include "lighten/base/output_file.h"
 #include "lighten/base/process.h"
 #include "lighten/base/progress.h"
 #include "lighten/base/random.h"
@@ -129,6 +130,19 @@ TEST(CheckWritable, RefusesFoldersAndMissingFoldersAndLeavesNothing) {
   EXPECT_EQ(std::distance(fs::directory_iterator(folder), fs::directory_iterator()), 1);
   EXPECT_THROW(check_writable(folder), FileError);
   EXPECT_THROW(check_writable(folder / "no" / "file"), FileError);
+}
+
+TEST(CheckOutputFile, KeepsAFileThatExistsUnlessForced) {
+  fs::create_directories(scratch("output"));
+  const fs::path file = scratch("output/file");
+  EXPECT_NO_THROW(check_output_file(file, false));
+  EXPECT_FALSE(fs::exists(file));
+  write_file(file, "old");
+  EXPECT_THROW(check_output_file(file, false), FileError);
+  EXPECT_NO_THROW(check_output_file(file, true));
+  EXPECT_EQ(read_file(file), "old");
+  EXPECT_NO_THROW(check_output_file("/dev/null", false));
+  EXPECT_THROW(check_output_file(file.parent_path(), true), FileError);
 }
 
 TEST(IsWithin, ComparesWholeNamesAndResolvesLinks) {

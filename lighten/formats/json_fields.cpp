@@ -126,6 +126,20 @@ std::vector<int64_t> Fields::integers(const std::string& name) const {
   return numbers;
 }
 
+std::vector<std::string> Fields::texts(const std::string& name) const {
+  const Json* value = find(name);
+  if (value == nullptr) return {};
+  if (!value->is_array())
+    throw_error<FormatError>("{}: field \"{}\" must be a list of texts, found {}", where_, name, value->type_name());
+  std::vector<std::string> texts;
+  for (const Json& item : *value) {
+    if (!item.is_string())
+      throw_error<FormatError>("{}: field \"{}\" must hold texts, found {}", where_, name, item.type_name());
+    texts.push_back(item.get<std::string>());
+  }
+  return texts;
+}
+
 Fields Fields::object(const std::string& name) const { return Fields(require(name), where_ + ": " + name); }
 
 }  // namespace lighten::formats

@@ -34,7 +34,8 @@ class Fields {
   bool boolean(const std::string& name, bool missing) const;
   std::string text(const std::string& name) const;
   std::string text(const std::string& name, const std::string& missing) const { return has(name) ? text(name) : missing; }
-  std::vector<int64_t> integers(const std::string& name) const;  ///< one number or a list; empty if missing
+  std::vector<int64_t> integers(const std::string& name) const;   ///< one number or a list; empty if missing
+  std::vector<std::string> texts(const std::string& name) const;  ///< a list; empty if missing
   Fields object(const std::string& name) const;
   const std::string& where() const { return where_; }
 

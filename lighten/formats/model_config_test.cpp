@@ -124,6 +124,15 @@ TEST(ModelConfig, NamesFileAndFieldOfWhatIsWrong) {
   EXPECT_TRUE(contains(message_of<FormatError>([] { parse_hf_config(Json::array(), "c"); }), "expected a JSON object"));
 }
 
+TEST(JsonFields, ListsOfTexts) {
+  const Json json = {{"names", {"a", "b"}}, {"mixed", {"a", 1}}, {"one", "a"}};
+  const formats::Fields fields(json, "f.json");
+  EXPECT_EQ(fields.texts("names"), (std::vector<std::string>{"a", "b"}));
+  EXPECT_TRUE(fields.texts("none").empty());
+  EXPECT_THROW(fields.texts("mixed"), FormatError);
+  EXPECT_THROW(fields.texts("one"), FormatError);
+}
+
 TEST(JsonFields, RefusesRepeatedKeysDeepNestingAndBrokenText) {
   using formats::parse_json;
   EXPECT_TRUE(

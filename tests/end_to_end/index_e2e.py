@@ -30,7 +30,7 @@ check(done.returncode == 0 and "3000 codes" in done.stdout, "build from codes", 
 
 
 def search(*more):
-    done = lighten("index", "search", index, "--queries", query_file, "-k", 7, "-o", folder / "ids.npy", "--distances", folder / "d.npy", "--json", folder / "s.json", *more)
+    done = lighten("index", "search", index, "--queries", query_file, "-k", 7, "-o", folder / "ids.npy", "--distances", folder / "d.npy", "--json", folder / "s.json", "--force", *more)
     check(done.returncode == 0, f"search {' '.join(map(str, more))}", done)
     return np.load(folder / "ids.npy"), np.load(folder / "d.npy")
 
@@ -82,7 +82,7 @@ done = lighten("index", "build", "--vectors", document_file, "--method", "bebr",
 check(done.returncode == 0, "build without pairs", done)
 learned, alone = found(folder / "learned", "i1.npy"), found(folder / "alone", "i2.npy")
 check(learned > 1.3 * alone > 0, f"pairs teach what belongs together ({learned:.2f} beside {alone:.2f})")
-done = lighten("index", "search", folder / "alone", "--queries", document_file, "-k", 1, "-o", folder / "self.npy", "--distances", folder / "self_d.npy")
+done = lighten("index", "search", folder / "alone", "--queries", document_file, "-k", 1, "-o", folder / "self.npy", "--distances", folder / "self_d.npy", "--force")
 check(done.returncode == 0 and np.mean(np.load(folder / "self.npy")[:, 0] == np.arange(2200)) > 0.99 and np.abs(np.load(folder / "self_d.npy")).max() < 1e-5, "a document finds itself", done)
 done = lighten("index", "build", "--vectors", document_file, "--like", folder / "learned", "-o", folder / "like")
 check(done.returncode == 0 and found(folder / "like", "i3.npy") == learned, "--like encodes as before", done)
@@ -98,6 +98,26 @@ check_error(lighten("index", "build", "--vectors", document_file, "--method", "b
 check_error(lighten("index", "build", "--vectors", document_file, "--method", "bebr", "--pairs", save("p2.npy", np.array([[0, 2200]])), "-o", folder / "x"), 1, ["row 0", "vector 2200"], "a pair of a vector that is not there")
 check_error(lighten("index", "build", "--vectors", document_file, "--method", "bebr", "--pairs", question_file, "-o", folder / "x"), 1, ["new_q.npy", "[n, 2, 24]"], "pairs of another shape")
 
+check_error(lighten("index", "search", index, "--queries", query_file, "-k", 7, "-o", folder / "ids.npy"), 1, ["ids.npy", "--force"], "neighbours that exist are not overwritten")
+check_error(lighten("index", "search", index, "--queries", query_file, "-k", 7, "-o", folder / "i5.npy", "--distances", folder / "d.npy"), 1, ["d.npy", "--force"], "nor distances")
+done = lighten("index", "export", index, "-o", folder / "idx.faiss")
+check(done.returncode == 0, "export", done)
+check_error(lighten("index", "export", index, "-o", folder / "idx.faiss"), 1, ["idx.faiss", "--force"], "nor an export")
+check(lighten("index", "export", index, "-o", folder / "idx.faiss", "--force").returncode == 0, "--force replaces it")
+# Flags that nothing would read.
+for what, flags, words in (
+    ("pairs for sign bits", ["--vectors", document_file, "--pairs", pairs], ["--pairs", "bebr", "hamming (the default)"]),
+    ("epochs for itq", ["--vectors", document_file, "--method", "itq", "--epochs", 3], ["--epochs", "bebr", "itq"]),
+    ("training rows for sign bits", ["--vectors", document_file, "--method", "hamming", "--train-rows", 100], ["--train-rows", "itq, bebr"]),
+    ("training rows beside pairs", ["--vectors", document_file, "--method", "bebr", "--pairs", pairs, "--train-rows", 100], ["--train-rows", "--pairs"]),
+    ("old codes for itq", ["--vectors", document_file, "--method", "itq", "--compatible-with", folder / "alone"], ["--compatible-with", "bebr", "itq"]),
+    ("bits for codes", ["--codes", code_file, "--bits", 64], ["--bits", "--codes"]),
+    ("a method beside --like", ["--vectors", document_file, "--like", folder / "learned", "--method", "itq"], ["--like", "--method"]),
+    ("training beside --like", ["--vectors", document_file, "--like", folder / "learned", "--epochs", 3], ["--epochs", "bebr", "--like"]),
+    ("codes beside --like", ["--codes", code_file, "--like", folder / "learned"], ["--like", "--codes"]),
+    ("bits and dimensions", ["--vectors", document_file, "--method", "bebr", "--bits", 128, "--dimensions", 32], ["--bits", "--dimensions"]),
+):  # fmt: skip
+    check_error(lighten("index", "build", *flags, "-o", folder / "x"), 2, words, what)
 check_error(lighten("index"), 2, ["needs an action"], "no action")
 check_error(lighten("index", "build", "-o", folder / "x"), 2, ["--vectors", "--codes"], "nothing to build from")
 check_error(lighten("index", "build", "--codes", code_file, "-o", index), 1, ["already exists", "--force"], "a folder that exists")

@@ -42,8 +42,8 @@ def compare(folder, name, codes, queries, loops):
     lighten("build", "--codes", folder / "c.npy", "--loops", loops, "-o", folder / "idx", "--force")
     np.save(folder / "gone.npy", np.arange(0, len(codes), 7))
     lighten("remove", folder / "idx", "--ids", folder / "gone.npy")
-    lighten("search", folder / "idx", "--queries", folder / "q.npy", "-k", 10, "-o", folder / "i.npy", "--distances", folder / "d.npy")
-    lighten("export", folder / "idx", "--to", "faiss", "-o", folder / "idx.faiss")
+    lighten("search", folder / "idx", "--queries", folder / "q.npy", "-k", 10, "-o", folder / "i.npy", "--distances", folder / "d.npy", "--force")
+    lighten("export", folder / "idx", "--to", "faiss", "-o", folder / "idx.faiss", "--force")
     distances = np.load(folder / "d.npy")
     left = np.setdiff1d(np.arange(len(codes)), np.arange(0, len(codes), 7))
     if loops == 0:

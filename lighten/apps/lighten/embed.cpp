@@ -4,6 +4,7 @@
 #include "lighten/apps/lighten/texts.h"
 #include "lighten/apps/lighten/verbs.h"
 #include "lighten/base/error.h"
+#include "lighten/base/output_file.h"
 #include "lighten/data/deb_sets.h"
 #include "lighten/data/packages.h"
 #include "lighten/features/text_features.h"
@@ -57,7 +58,7 @@ Verb embed_verb(CLI::App& root) {
   struct Options {
     std::string texts, output, model = "minilm-l6", field = "text";
     int64_t max_tokens = 128;
-    bool cache = true;
+    bool cache = true, force = false;
   };
   auto options = std::make_shared<Options>();
   verb.app->add_option("TEXTS", options->texts, "a text file (one text a line), a .jsonl, or a data id")->required();
@@ -67,9 +68,10 @@ Verb embed_verb(CLI::App& root) {
   verb.app->add_option("--model", options->model, "minilm-l6 (default) or a BERT folder")->type_name("MODEL");
   verb.app->add_option("--field", options->field, "of a .jsonl: the field that holds the text (default text)");
   verb.app->add_option("--max-tokens", options->max_tokens, "longer texts are cut (default 128)")->check(CLI::Range(3, 512));
+  verb.app->add_flag("--force", options->force, "replace an existing file");
   verb.app->add_flag("!--no-cache", options->cache, "neither read nor keep vectors in the cache folder");
   verb.run = [options, common = verb.common] {
-    check_writable(options->output);
+    check_output_file(options->output, options->force);
     const std::vector<std::string> texts = read_texts(options->texts, options->field);
     if (texts.empty()) throw_error<FormatError>("{}: holds no text", options->texts);
     const FeatureOptions how{.max_tokens = options->max_tokens, .cache = options->cache};

@@ -5,6 +5,7 @@
 
 #include "lighten/apps/lighten/label.h"
 #include "lighten/base/error.h"
+#include "lighten/base/output_file.h"
 #include "lighten/base/progress.h"
 #include "lighten/base/table.h"
 #include "lighten/eval/calibration.h"
@@ -99,16 +100,19 @@ std::vector<uint8_t> read_labels(const std::string& file, const Scores& scores, 
 
 struct CertifyOptions {
   std::string scores, labels, names, calibration, output;
-  bool logits = false;
+  bool logits = false, force = false;
   LpIcpOptions method;
 };
 
 int calibrate(const Common& common, CertifyOptions& options) {
-  check_writable(options.output);
+  check_output_file(options.output, options.force);
   validate(describe(options.method));
   const Scores scores = read_scores(options.scores, options.logits);
-  const std::vector<uint8_t> labels = read_labels(options.labels, scores, read_names(options.names, scores.columns));
-  const LpIcpCalibration calibration = lp_icp_calibrate(scores.values, labels, scores.columns, options.method.power);
+  const std::vector<std::string> names = read_names(options.names, scores.columns);
+  const std::vector<uint8_t> labels = read_labels(options.labels, scores, names);
+  LpIcpCalibration calibration = lp_icp_calibrate(scores.values, labels, scores.columns, options.method.power);
+  calibration.names = names;
+  calibration.logits = options.logits;
   write_file(options.output, json_text(to_json(calibration)) + "\n");
   const double least = 1.0 / static_cast<double>(scores.rows + 1);
   if (common.for_people())
@@ -126,16 +130,40 @@ Json names_of(const std::vector<int32_t>& labels, const std::vector<std::string>
   return list;
 }
 
+/// Throws OptionError unless --logits was given for both or for neither.
+void check_kind_of_scores(const LpIcpCalibration& calibration, const CertifyOptions& options) {
+  if (!calibration.logits || *calibration.logits == options.logits) return;
+  if (options.logits)
+    throw_error<OptionError>(
+        "{} was calibrated on probabilities, but --logits says that {} holds logits; leave --logits out, or "
+        "calibrate with logits",
+        options.calibration, options.scores);
+  throw_error<OptionError>("{} was calibrated with --logits; {} must hold logits too: give --logits", options.calibration,
+                           options.scores);
+}
+
+/// Those of --label-names, which must be those of the calibration; without it these.
+std::vector<std::string> known_names(const LpIcpCalibration& calibration, const CertifyOptions& options) {
+  std::vector<std::string> given = read_names(options.names, calibration.labels);
+  if (given.empty()) return calibration.names;
+  for (size_t i = 0; i < calibration.names.size(); ++i)
+    if (given[i] != calibration.names[i])
+      throw_error<FormatError>("{}: line {} names '{}', but {} was calibrated with '{}' there", options.names, i + 1, given[i],
+                               options.calibration, calibration.names[i]);
+  return given;
+}
+
 int predict(const Common& common, CertifyOptions& options) {
-  check_writable(options.output);
+  check_output_file(options.output, options.force);
   validate(describe(options.method));
-  const Scores scores = read_scores(options.scores, options.logits);
-  const std::vector<std::string> names = read_names(options.names, scores.columns);
   const LpIcpCalibration calibration =
       calibration_from_json(formats::parse_json(read_file(options.calibration), options.calibration), options.calibration);
+  check_kind_of_scores(calibration, options);
+  const Scores scores = read_scores(options.scores, options.logits);
   if (calibration.labels != scores.columns)
     throw_error<FormatError>("{}: {} columns, but {} was calibrated with {}", options.scores, scores.columns,
                              options.calibration, calibration.labels);
+  const std::vector<std::string> names = known_names(calibration, options);
   std::vector<uint8_t> labels, held;
   if (!options.labels.empty()) labels = read_labels(options.labels, scores, names);
   AtomicFile out(options.output);
@@ -192,8 +220,10 @@ void add_certify(CLI::App& label, const std::shared_ptr<Common>& common, VerbAct
         ->required()
         ->type_name("FILE");
     app->add_flag("--logits", options->logits, "the scores are logits: take their sigmoid");
-    app->add_option("--label-names", options->names, "a text file, one name a line in the order of the columns")
+    app->add_option("--label-names", options->names,
+                    "a text file, one name a line in the order of the columns (predict: default those of the calibration)")
         ->type_name("FILE");
+    app->add_flag("--force", options->force, "replace an existing output");
     return app;
   };
   const std::string label_help =

@@ -116,18 +116,24 @@ Alpha LpIcpCalibration::threshold(double eps) const {
 }
 
 Json to_json(const LpIcpCalibration& calibration) {
-  return {{"format", "lighten lp-icp 1"},
-          {"labels", calibration.labels},
-          {"power", calibration.power},
-          {"unit", kAlphaUnit},
-          {"scores", calibration.scores}};
+  Json json = {
+      {"format", "lighten lp-icp 1"}, {"labels", calibration.labels}, {"power", calibration.power}, {"unit", kAlphaUnit}};
+  if (!calibration.names.empty()) json["names"] = calibration.names;
+  if (calibration.logits) json["logits"] = *calibration.logits;
+  json["scores"] = calibration.scores;
+  return json;
 }
 
 LpIcpCalibration calibration_from_json(const Json& json, const std::string& where) {
   const formats::Fields fields(json, where);
   if (fields.text("format", "") != "lighten lp-icp 1")
     throw_error<FormatError>("{}: is no calibration that `lighten label certify calibrate` wrote", where);
-  LpIcpCalibration calibration{fields.integer("labels"), fields.number("power"), fields.integers("scores")};
+  LpIcpCalibration calibration{fields.integer("labels"), fields.number("power"), fields.integers("scores"),
+                               fields.texts("names")};
+  if (fields.has("logits")) calibration.logits = fields.boolean("logits", false);
+  if (!calibration.names.empty() && std::ssize(calibration.names) != calibration.labels)
+    throw_error<FormatError>("{}: field \"names\" holds {} names for {} labels; calibrate again", where,
+                             calibration.names.size(), calibration.labels);
   if (calibration.labels < 1 || calibration.scores.empty() ||
       !std::is_sorted(calibration.scores.begin(), calibration.scores.end()))
     throw_error<FormatError>("{}: field \"scores\" or \"labels\" is damaged; calibrate again", where);

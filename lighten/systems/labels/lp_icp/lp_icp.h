@@ -2,6 +2,7 @@
 // classifier. Torch-free: it needs scores and nothing else.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,9 +26,11 @@ constexpr double kAlphaUnit = 1.0 / (1 << 30);
 
 /// What calibration leaves behind.
 struct LpIcpCalibration {
-  int64_t labels = 0;         ///< c
-  double power = 1;           ///< s
-  std::vector<Alpha> scores;  ///< of the calibration samples with their true sets, ascending
+  int64_t labels = 0;                   ///< c
+  double power = 1;                     ///< s
+  std::vector<Alpha> scores;            ///< of the calibration samples with their true sets, ascending
+  std::vector<std::string> names = {};  ///< of the labels; may be empty
+  std::optional<bool> logits = {};      ///< whether the scores were logits that a sigmoid turned into these; not always known
 
   /// p = (#{i: alpha_i >= alpha} + 1) / (q + 1).
   double p_value(Alpha alpha) const;

@@ -188,5 +188,20 @@ TEST(LpIcp, RefusesWhatCannotBe) {
   EXPECT_THROW(calibration_from_json(Json{{"format", "other"}}, "c"), FormatError);
 }
 
+TEST(LpIcp, NamesAndKindOfScoresAreStored) {
+  const Samples samples = draw(19, 3, 7);
+  LpIcpCalibration calibration = lp_icp_calibrate(samples.scores, samples.labels, 3);
+  const auto unknown = calibration_from_json(to_json(calibration), "c");
+  EXPECT_TRUE(unknown.names.empty());
+  EXPECT_FALSE(unknown.logits.has_value());
+  calibration.names = {"a", "b", "c"};
+  calibration.logits = true;
+  const auto known = calibration_from_json(to_json(calibration), "c");
+  EXPECT_EQ(known.names, calibration.names);
+  EXPECT_EQ(known.logits, calibration.logits);
+  calibration.names.pop_back();
+  EXPECT_THROW(calibration_from_json(to_json(calibration), "c"), FormatError);
+}
+
 }  // namespace
 }  // namespace lighten
