@@ -15,6 +15,7 @@
 #include <iostream>
 
 #include "lighten/base/error.h"
+#include "lighten/base/launched.h"
 
 namespace lighten {
 namespace {
@@ -42,7 +43,9 @@ bool is_quiet() { return quiet; }
 void info(const std::string& line) {
   if (!quiet) fmt::print(stderr, "{}\n", line);
 }
-void warn(const std::string& line) { fmt::print(stderr, "warning: {}\n", line); }
+void warn(const std::string& line) {
+  if (launched_rank() == 0) fmt::print(stderr, "warning: {}\n", line);
+}
 
 void finish_output() {
   errno = 0;

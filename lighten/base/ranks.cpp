@@ -2,10 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
-#include <cstdlib>
 #include <limits>
-#include <thread>
 
 #include "lighten/base/error.h"
 
@@ -22,9 +19,7 @@ bool started = false;
 
 #if defined(LIGHTEN_MPI)
 constexpr size_t kLargestMessage = 1 << 30;  // MPI counts in int
-constexpr int kInterrupted = 130;            // exit code
-constexpr auto kTimeToWrite = std::chrono::seconds(5);
-MPI_Comm begun = MPI_COMM_NULL;  // of the sums that are begun, so that they are ordered among themselves alone
+MPI_Comm begun = MPI_COMM_NULL;              // of the sums that are begun, so that they are ordered among themselves alone
 
 void check(int code, const char* doing) {
   if (code == MPI_SUCCESS) return;
@@ -44,12 +39,6 @@ void sum_all(std::span<T> values, MPI_Datatype type) {
 #endif
 
 }  // namespace
-
-int launched_processes() {
-  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS"})
-    if (const char* text = std::getenv(name); text != nullptr && *text != '\0') return std::max(1, std::atoi(text));
-  return 1;
-}
 
 Ranks::Ranks() {
   if (launched_processes() == 1) return;
@@ -150,7 +139,6 @@ void Ranks::barrier() {
 void finish_ranks(int exit_code) {
   if (!started) return;
   started = false;
-  if (exit_code == kInterrupted && !Ranks::world().first()) std::this_thread::sleep_for(kTimeToWrite);
   if (exit_code != 0)
     MPI_Abort(MPI_COMM_WORLD, exit_code);
   else

@@ -4,6 +4,8 @@
 
 #include <cstdlib>
 
+#include "lighten/base/launched.h"
+
 namespace lighten {
 namespace {
 
@@ -11,6 +13,7 @@ TEST(Ranks, AloneEveryCallLeavesValuesAsTheyAre) {
   Ranks& ranks = Ranks::world();
   EXPECT_EQ(ranks.size(), 1);
   EXPECT_TRUE(ranks.first());
+  EXPECT_TRUE(tells_error(1));
   std::vector<float> values{1, 2, 3};
   ranks.sum(std::span(values));
   Ranks::Sum sum = ranks.start_sum(values);
@@ -27,8 +30,13 @@ TEST(Ranks, TheLauncherTellsHowManyThereAre) {
   ASSERT_EQ(launched_processes(), 1);
   ::setenv("OMPI_COMM_WORLD_SIZE", "3", 1);
   EXPECT_EQ(launched_processes(), 3);
+  EXPECT_EQ(launched_rank(), 0);
+  ::setenv("OMPI_COMM_WORLD_RANK", "2", 1);
+  EXPECT_EQ(launched_rank(), 2);
   ::setenv("OMPI_COMM_WORLD_SIZE", "nonsense", 1);
   EXPECT_EQ(launched_processes(), 1);
+  EXPECT_EQ(launched_rank(), 0);
+  ::unsetenv("OMPI_COMM_WORLD_RANK");
   ::unsetenv("OMPI_COMM_WORLD_SIZE");
 }
 

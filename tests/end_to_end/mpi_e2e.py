@@ -48,4 +48,14 @@ check(not (folder / "x.npy").exists(), "no result is left")
 # An error on all ranks is one failure and no hang.
 done = subprocess.run(mpirun("index", "search", folder / "none", "--queries", folder / "q.npy", "-o", folder / "y.npy"), env=MPI, capture_output=True, text=True, cwd=ROOT, timeout=60)
 check(done.returncode != 0 and "there is no index here" in done.stderr, "an error ends all ranks", done)
+
+# What all ranks find wrong is said once; what one finds wrong alone is said too.
+for processes in (2, 3):
+    for what, command, word in (("an unknown flag", [*search, "--kk", 3, "-o", folder / "y.npy"], "--kk"), ("no index", ["index", "search", folder / "none", *search[3:], "-o", folder / "y.npy"], "no index here"),
+                                ("a verb of one process", ["index", "check", folder / "idx"], "one process")):  # fmt: skip
+        done = subprocess.run(["mpirun", "-n", str(processes), str(LIGHTEN), *map(str, command)], env=MPI, capture_output=True, text=True, cwd=ROOT, timeout=60)
+        check(done.returncode != 0 and word in done.stderr and done.stderr.count("lighten: ") == 1, f"{processes} ranks, {what}: said once", done)
+shell = f'if [ "$OMPI_COMM_WORLD_RANK" = 1 ]; then index={folder}/none; else index={folder}/idx; fi; exec {LIGHTEN} index search $index ' + " ".join(map(str, [*search[3:], "-o", folder / "z.npy"]))
+done = subprocess.run(["mpirun", "-n", "2", "sh", "-c", shell], env=MPI, capture_output=True, text=True, cwd=ROOT, timeout=60)
+check(done.returncode != 0 and done.stderr.count("lighten: ") == 1 and "no index here" in done.stderr, "an error of the second rank alone is said", done)
 finish()

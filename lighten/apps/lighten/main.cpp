@@ -6,6 +6,7 @@
 #include "lighten/apps/arguments.h"
 #include "lighten/apps/lighten/verbs.h"
 #include "lighten/base/error.h"
+#include "lighten/base/launched.h"
 #include "lighten/base/progress.h"
 #include "lighten/base/ranks.h"
 #include "lighten/base/threads.h"
@@ -26,6 +27,7 @@ A MODEL is a folder (Hugging Face or light), a .gguf file, or an id of `lighten 
 
 int fail(const std::string& sentence, int exit_code) {
   std::cout.flush();
+  if (!tells_error(exit_code)) return exit_code;
   fmt::print(stderr, "lighten: {}\n", sentence);
   finish_ranks(exit_code);  // under mpirun the other processes end too
   return exit_code;
