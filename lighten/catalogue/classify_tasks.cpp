@@ -5,7 +5,7 @@
 #include "lighten/base/progress.h"
 #include "lighten/base/ranks.h"
 #include "lighten/base/table.h"
-#include "lighten/catalogue/picture_files.h"
+#include "lighten/catalogue/apply.h"
 #include "lighten/catalogue/tasks.h"
 #include "lighten/formats/csv.h"
 #include "lighten/systems/labels/nested_coteaching/nested_coteaching.h"
@@ -117,6 +117,7 @@ Json clean(const PictureFiles& files, NestedCoteachingOptions options, const Tas
 template <typename Options>
 struct Owner {
   PictureFiles files;
+  ApplyOptions apply;
   Options options;
 };
 
@@ -133,19 +134,32 @@ TaskMethod row(const std::string& verb, const std::string& task, const std::stri
           .files = describe(owner->files, output_meaning),
           .options = describe(owner->options),
           .run = [owner, run](const TaskRun& task_run) { return run(owner->files, owner->options, task_run); },
+          .apply_options = {},
+          .apply = {},
           .over_ranks = over_ranks};
+}
+
+/// A row whose output --apply takes.
+template <typename Options>
+TaskMethod applied(TaskMethod method) {
+  const auto owner = std::static_pointer_cast<Owner<Options>>(method.owner);
+  method.apply_options = describe(owner->apply);
+  method.apply = [owner](const TaskRun& run) { return apply_classifier(owner->files, owner->apply, run); };
+  return method;
 }
 
 }  // namespace
 
 std::vector<TaskMethod> classify_tasks() {
   return {
-      row<ClassifyOptions>("train", "classify", "ce", "cross-entropy: the plain classifier",
-                           "lighten train classify --method ce --data DIR -o net", "folder of the classifier", train_ce, true),
-      row<NestedCoteachingOptions>(
+      applied<ClassifyOptions>(row<ClassifyOptions>("train", "classify", "ce", "cross-entropy: the plain classifier",
+                                                    "lighten train classify --method ce --data DIR -o net",
+                                                    "folder of the classifier; with --apply the CSV of labels", train_ce,
+                                                    true)),
+      applied<NestedCoteachingOptions>(row<NestedCoteachingOptions>(
           "train", "classify", "nested-coteaching", "learns from labels that are partly wrong",
           "lighten train classify --method nested-coteaching --data DIR --labels noisy.csv --forget 0.2 -o nets",
-          "folder of the two classifiers", train_nested_task),
+          "folder of the two classifiers; with --apply the CSV of labels", train_nested_task)),
       row<NestedCoteachingOptions>("label", "clean", "nested-coteaching", "lists the labels that are probably wrong",
                                    "lighten label clean --data DIR --labels noisy.csv -o suspects.csv",
                                    "CSV of the suspects: id,score,given,suggested", clean),

@@ -30,10 +30,7 @@ std::vector<std::string> names_in(const std::string& list) {
 
 /// The pictures as the student sees them.
 ClassifyData data_for(const Classifier& student, const ImageSet& set, std::vector<int32_t> labels) {
-  const VisionConfig& config = student.net->config;
-  if (set.channels != config.channels || set.height != config.height || set.width != config.width)
-    throw_error<OptionError>("the student sees pictures of {} x {} x {}, the data are {} x {} x {}", config.channels,
-                             config.height, config.width, set.channels, set.height, set.width);
+  check_size(set, student.net->config, "the student");
   if (set.class_names != student.class_names)
     throw_error<OptionError>("the data have other classes ({}) than the student ({}), or in another order",
                              set.class_names.size(), student.class_names.size());
@@ -103,7 +100,9 @@ std::vector<TaskMethod> distill_tasks() {
            .owner = owner,
            .files = files,
            .options = describe(owner->options),
-           .run = [owner](const TaskRun& run) { return distill(*owner, run); }}};
+           .run = [owner](const TaskRun& run) { return distill(*owner, run); },
+           .apply_options = {},
+           .apply = {}}};
 }
 
 }  // namespace lighten

@@ -33,6 +33,12 @@ std::vector<int32_t> labels_of(const PictureFiles& files, const ImageSet& set) {
   return files.labels.empty() ? set.labels : read_labels(files.labels, set);
 }
 
+void check_size(const ImageSet& set, const VisionConfig& config, const std::string& who) {
+  if (set.channels != config.channels || set.height != config.height || set.width != config.width)
+    throw_error<OptionError>("{} sees pictures of {} x {} x {} (channels, height, width), the data are {} x {} x {}", who,
+                             config.channels, config.height, config.width, set.channels, set.height, set.width);
+}
+
 void check_output(const PictureFiles& files) {
   require_option(files.output, "output", "where to write (-o)");
   if (fs::exists(files.output) && !files.force) throw_error<FileError>("{}: exists; --force replaces it", files.output);

@@ -6,6 +6,7 @@
 #include "lighten/base/file.h"
 #include "lighten/catalogue/tasks.h"
 #include "lighten/data/dataset.h"
+#include "lighten/nn/vision.h"
 
 namespace lighten {
 
@@ -22,6 +23,9 @@ bool is_image_folder(const PictureFiles& files);
 ImageSet read_pictures(const PictureFiles& files, uint64_t seed, bool all_sides);
 /// Those of --labels, or those of the set.
 std::vector<int32_t> labels_of(const PictureFiles& files, const ImageSet& set);
+
+/// Throws OptionError, naming `who` sees pictures of another size, if channels, height or width differ.
+void check_size(const ImageSet& set, const VisionConfig& config, const std::string& who);
 
 /// Throws OptionError without --output, FileError if it exists and may not be replaced.
 void check_output(const PictureFiles& files);

@@ -29,6 +29,10 @@ struct TaskMethod {
   OptionList files;    ///< inputs and outputs
   OptionList options;  ///< of the method
   std::function<Json(const TaskRun&)> run;
+  /// --apply: uses what `run` wrote on new data. Reads these flags and, of those above, `data`, `limit`, `output` and `force`;
+  /// empty where there is no such thing.
+  OptionList apply_options;
+  std::function<Json(const TaskRun&)> apply;
   /// Whether several processes under mpirun share the work: then all call `run`, and only the first one writes.
   bool over_ranks = false;
 };

@@ -14,6 +14,8 @@ TEST(Tasks, EveryRowIsCompleteAndNamedOnce) {
   for (const TaskMethod& method : task_methods()) {
     EXPECT_TRUE(seen.insert(method.verb + " " + method.task + " " + method.name).second) << method.name;
     EXPECT_TRUE(method.run) << method.name;
+    EXPECT_EQ(!method.apply, method.apply_options.empty()) << method.name;
+    EXPECT_EQ(!method.apply, method.verb + " " + method.task != "train classify") << "what classifies is used later";
     EXPECT_FALSE(method.summary.empty()) << method.name;
     EXPECT_TRUE(method.example.starts_with("lighten " + method.verb + (method.task.empty() ? "" : " " + method.task)))
         << method.example;
@@ -25,7 +27,7 @@ TEST(Tasks, DefaultsAreAllowedAndNoFlagStandsForTwoThings) {
     validate(method.files);
     validate(method.options);
     std::set<std::string> names;
-    for (const OptionList* list : {&method.files, &method.options})
+    for (const OptionList* list : {&method.files, &method.options, &method.apply_options})
       for (const Option& option : *list) EXPECT_TRUE(names.insert(option.name).second) << method.name << " --" << option.name;
   }
 }

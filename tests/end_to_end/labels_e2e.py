@@ -38,6 +38,27 @@ held = np.mean([sorted(np.flatnonzero(t)) in [s["labels"] for s in line["sets"]]
 coverage = json.loads((folder / "certify.json").read_text())["coverage"]
 check(len(lines) == 400 and abs(held - coverage) < 1e-9, f"the sets hold the truth as often as is said ({held:.3f})")
 check(0.85 <= coverage <= 0.95, f"coverage {coverage:.3f} is near 0.9")
+names = write("names.txt", "".join(f"label {c}\n" for c in range(6)))
+named = write("named.csv", "id,label\n" + "".join(f"{r},label {c}\n" for r, c in zip(rows, columns)))
+done = lighten("label", "certify", "calibrate", "--scores", save("logits.npy", np.log(scores[:500] / (1 - scores[:500]))), "--logits", "--labels", named, "--label-names", names,
+               "-o", folder / "named.json")  # fmt: skip
+check(done.returncode == 0, "certify calibrate with names and logits", done)
+later = ["label", "certify", "predict", "--calibration", folder / "named.json", "--max-sets", 64]
+test_logits = save("test-logits.npy", np.log(scores[500:] / (1 - scores[500:])))
+done = lighten(*later, "--scores", test_logits, "--logits", "-o", folder / "named.jsonl")
+check(done.returncode == 0, "certify predict knows the names", done)
+named_lines = [json.loads(line) for line in (folder / "named.jsonl").read_text().splitlines()]
+same = [[f"label {c}" for c in line["point"]] == other["point"] and abs(line["count"] - other["count"]) <= 1 if line["complete"] and other["complete"] else True
+        for line, other in zip(lines, named_lines)]  # fmt: skip
+check(len(named_lines) == 400 and np.mean(same) > 0.99, "and says by name what it says by number")
+check_error(lighten(*later, "--scores", test, "-o", folder / "x.jsonl"), 2, ["named.json", "--logits"], "probabilities for a calibration on logits")
+check_error(lighten("label", "certify", "predict", "--calibration", folder / "cal.json", "--scores", test_logits, "--logits", "-o", folder / "x.jsonl"), 2,
+            ["cal.json", "probabilities", "--logits"], "logits for a calibration on probabilities")  # fmt: skip
+check_error(lighten(*later, "--scores", test_logits, "--logits", "--label-names", write("others.txt", names.read_text().replace("label 3", "label 9")), "-o", folder / "x.jsonl"), 1,
+            ["others.txt", "line 4", "label 9", "label 3"], "other names than those of the calibration")  # fmt: skip
+check_error(lighten(*later, "--scores", test_logits, "--logits", "-o", folder / "named.jsonl"), 1, ["named.jsonl", "--force"], "predictions that exist are not overwritten")
+check_error(lighten("label", "certify", "calibrate", "--scores", calibration, "--labels", labels, "-o", folder / "cal.json"), 1, ["cal.json", "--force"], "nor a calibration")
+check(lighten(*later, "--scores", test_logits, "--logits", "-o", folder / "named.jsonl", "--force").returncode == 0, "--force replaces it")
 bad = scores[:500].copy()
 bad[7, 2] = np.nan
 check_error(lighten("label", "certify", "calibrate", "--scores", save("nan.npy", bad), "--labels", labels, "-o", folder / "x.json"), 1, ["nan.npy", "7"], "a NaN score")
@@ -104,6 +125,10 @@ for what, text, words in (
     ("no training label", "id,label,split\n0,a,test\n1,b,test\n", ["train"]),
 ):  # fmt: skip
     check_error(lighten("train", "graph", "--edges", edge_file, "--features", feature_file, "--labels", write("bad.csv", text), "-o", folder / "x"), 1, ["bad.csv", *words], what)
+rare = write("rare.csv", label_file.read_text().replace('\n4,"green"', '\n4,"gren"').replace('\n8,"blue, or so"', '\n8,"violet"'))
+done = lighten("train", "graph", "--method", "label-propagation", "--edges", edge_file, "--features", feature_file, "--labels", rare, "-o", folder / "rare")
+check(done.returncode == 0 and all(word in done.stderr for word in ("2 of 5 classes", f"'gren' ({rare}: line 6)", "did you mean 'green'?", f"'violet' ({rare}: line 10)")),
+      "classes with one label are named with their rows", done)  # fmt: skip
 for what, edges in (("a disconnected graph", "0\t3\n1\t4\n"), ("self loops and repeated edges", "0\t0\n0\t3\n3\t0\n1\t4\n")):
     done = lighten("train", "graph", "--method", "gcn", "--edges", write("odd.tsv", edges), "--features", feature_file, "--labels", label_file, "--hidden", 8, "--epochs", 3,
                    "-o", folder / "odd", "--force")  # fmt: skip
@@ -114,6 +139,8 @@ check(done.returncode == 0, "distill --method vqgraph", done)
 done = lighten("distill", "--method", "vqgraph", "--apply", folder / "mlp", "--features", feature_file, "-o", folder / "answers")
 check(done.returncode == 0, "the perceptron answers without the graph", done)
 check((folder / "answers/predictions.csv").read_bytes() == (folder / "mlp/predictions.csv").read_bytes(), "and says the same")
+check_error(lighten("distill", "--method", "vqgraph", "--apply", folder / "mlp", "--features", feature_file, "--edges", edge_file, "-o", folder / "x"), 2,
+            ["--edges", "--apply"], "flags of training with --apply")  # fmt: skip
 check_error(lighten("distill", "--method", "vqgraf", "-o", folder / "x"), 2, ["vqgraf", "vqgraph"], "an unknown method")
 
 long = ["--hidden", 16, "--heads", 2, "--embedding", 8, "--epochs", 400, "--patience", 0]
@@ -172,6 +199,9 @@ for what, change, words in (
 one_side = write("one-side.csv", "bag,count\n" + "".join(f"b{b},0\n" for b in range(40)))
 check_error(lighten("train", "bags", "--features", point_file, "--bags", one_side, "--members", members, "-o", folder / "x"), 2, ["one class"], "bags of one class only")
 
+check_error(lighten("embed", write("one.txt", "a text\n"), "-o", write("there.npy", "kept")), 1, ["there.npy", "--force"], "vectors that exist are not overwritten")
+check((folder / "there.npy").read_text() == "kept", "and are as they were")
+
 # ---------------------------------------------------------------- train match (needs MiniLM)
 
 known = json.loads(lighten("data", "list", "--json", "-").stdout)
@@ -202,6 +232,7 @@ if next(row["present"] for row in known if row["id"] == "minilm-l6"):
     lighten("embed", label_texts, "--model", folder / "tuned/encoder", "--no-cache", "-o", folder / "by-embed.npy")
     check(np.abs(np.load(folder / "by-embed.npy") - np.load(folder / "tuned/labels.npy")).max() < 1e-5, "lighten embed --model takes the tuned encoder")
     check_error(lighten("train", "match", *match[2:], "-o", folder / "x"), 2, ["--texts"], "no texts")
+    check_error(lighten("train", "match", "--apply", folder / "match", "--predict", new, "--epochs", 3, "-o", folder / "x"), 2, ["--epochs", "--apply"], "training flags with --apply")
     check_error(lighten("train", "match", "--apply", folder / "erase", "--predict", new, "-o", folder / "x"), 1, ["match.json", "--apply"], "--apply of something else")
     bad_pairs = write("bad.csv", pairs.read_text() + "0,4\n")
     check_error(lighten("train", "match", "--texts", texts, "--label-texts", label_texts, "--pairs", bad_pairs, "-o", folder / "x"), 1,

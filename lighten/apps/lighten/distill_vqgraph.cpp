@@ -2,13 +2,14 @@
 #include <iostream>
 
 #include "lighten/apps/lighten/distill.h"
+#include "lighten/apps/lighten/task.h"
 #include "lighten/apps/lighten/train.h"
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
 #include "lighten/base/table.h"
+#include "lighten/catalogue/apply.h"
 #include "lighten/data/graph_files.h"
-#include "lighten/formats/csv.h"
-#include "lighten/formats/json_fields.h"
+#include "lighten/eval/predictions.h"
 #include "lighten/formats/npy.h"
 #include "lighten/systems/distillation/vqgraph/vqgraph.h"
 
@@ -27,28 +28,13 @@ torch::Tensor read_features(const std::string& file) {
   return torch::tensor(npy.to_float()).view({npy.rows(), npy.columns()});
 }
 
-void write_predictions(const fs::path& file, const torch::Tensor& logits, const std::vector<std::string>& classes) {
-  const torch::Tensor probabilities = torch::softmax(logits, 1);
-  const std::vector<int32_t> best = argmax_of(logits);
-  std::string table = "id,label,probability\n";
-  for (size_t i = 0; i < best.size(); ++i)
-    table += fmt::format("{},{},{:.6f}\n", i, csv_field(classes[static_cast<size_t>(best[i])]),
-                         probabilities[static_cast<int64_t>(i)][best[i]].item<double>());
-  write_file(file, table);
-}
-
 int apply_student(const Common& common, const DistillOptions& shared, const VqGraphVerb& options) {
+  if (options.features.empty()) throw OptionError("--apply needs --features: the rows whose classes are wanted");
   AtomicFolder output(shared.output, shared.force);
   FeatureNet net = load_feature_net(options.apply);
-  const fs::path config = fs::path(options.apply) / "config.json";
-  const Json json = formats::parse_json(read_file(config), config.string());
-  const auto classes = json.value("classes", std::vector<std::string>());
-  if (std::ssize(classes) != net->config.outputs)
-    throw_error<FormatError>("{}: names {} classes for {} outputs", config.string(), classes.size(), net->config.outputs);
-  const torch::Tensor x = read_features(options.features);
-  if (x.size(1) != net->config.inputs)
-    throw_error<FormatError>("{}: {} columns, but the model reads {}", options.features, x.size(1), net->config.inputs);
-  write_predictions(output.path() / "predictions.csv", predict(net, x), classes);
+  const std::vector<std::string> classes = class_names_of(options.apply, "classes", net->config.outputs);
+  const torch::Tensor x = rows_for(options.features, net->config.inputs);
+  write_file(output.path() / "predictions.csv", predictions_csv(torch::softmax(predict(net, x), 1), classes));
   output.commit();
   if (common.for_people()) fmt::print("{}: predictions.csv, {} rows\n", shared.output, x.size(0));
   write_json(common, {{"rows", x.size(0)}, {"classes", classes}});
@@ -56,7 +42,6 @@ int apply_student(const Common& common, const DistillOptions& shared, const VqGr
 }
 
 int distill_graph(const Common& common, const DistillOptions& shared, VqGraphVerb& options) {
-  if (!options.apply.empty()) return apply_student(common, shared, options);
   if (options.edges.empty() || options.labels.empty()) throw OptionError("--method vqgraph needs --edges and --labels");
   options.method.seed = common.seed;
   validate(describe(options.method));
@@ -98,7 +83,7 @@ int distill_graph(const Common& common, const DistillOptions& shared, VqGraphVer
   }
   save_feature_net(result.student.net, output.path(),
                    {{"classes", labels.class_names}, {"figures", figures}, {"options", to_json(describe(options.method))}});
-  write_predictions(output.path() / "predictions.csv", student, labels.class_names);
+  write_file(output.path() / "predictions.csv", predictions_csv(torch::softmax(student, 1), labels.class_names));
   output.commit();
   remove_work(place);
   if (common.for_people()) fmt::print("{}\n{}: model.safetensors, predictions.csv\n", table.text(), shared.output);
@@ -119,7 +104,10 @@ void add_vqgraph(CLI::App& app, const std::shared_ptr<Common>& common, const std
       ->type_name("DIR")
       ->group(group);
   bind_options(app, describe(options->method), group);
-  methods.emplace_back("vqgraph", [options, shared, common] { return distill_graph(*common, *shared, *options); });
+  methods.emplace_back("vqgraph", [&app, options, shared, common] {
+    return applies(app, {"features", "output", "force", "method"}) ? apply_student(*common, *shared, *options)
+                                                                   : distill_graph(*common, *shared, *options);
+  });
 }
 
 }  // namespace lighten

@@ -48,11 +48,24 @@ std::function<int()> bind_task(CLI::App& app, const std::shared_ptr<Common>& com
   if (chosen) {
     bind_options(app, chosen->files, "Files", {{"output", "o"}});
     bind_options(app, chosen->options, fmt::format("Method {}", chosen->name));
+    bind_options(app, chosen->apply_options, "Later, on new data");
   } else if (argc > 2 && argv[1] == verb && (task.empty() || argv[2] == task)) {
     throw OptionError(unknown_name_message("method", wanted, names_of(methods)));  // the first thing to say
   }
   app.footer(listed(methods));
-  return [chosen, wanted, name, common] {
+  return [chosen, wanted, name, common, &app] {
+    std::vector<std::string> only;
+    for (const Option& option : chosen->apply_options) only.push_back(option.name);
+    if (chosen->apply) {
+      std::vector<std::string> takes = {"data", "output", "force", "limit", "method"};
+      takes.insert(takes.end(), only.begin(), only.end());
+      if (applies(app, takes, only)) {
+        need_one_process("--apply");
+        write_json(*common,
+                   chosen->apply({.seed = common->seed, .threads = common->threads, .for_people = common->for_people()}));
+        return 0;
+      }
+    }
     validate(chosen->files);
     validate(chosen->options);
     if (!chosen->over_ranks) need_one_process(fmt::format("--method {}", chosen->name));
@@ -63,6 +76,22 @@ std::function<int()> bind_task(CLI::App& app, const std::shared_ptr<Common>& com
     if (first) write_json(*common, figures);
     return 0;
   };
+}
+
+bool applies(const CLI::App& app, const std::vector<std::string>& takes, const std::vector<std::string>& only) {
+  const bool given = app.count("--apply") > 0;
+  const auto holds = [](const std::vector<std::string>& names, const std::string& name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->count() == 0 || option->get_group() == "Common" || option->get_lnames().empty()) continue;
+    const std::string& name = option->get_lnames().front();
+    if (given && name != "apply" && !holds(takes, name))
+      throw_error<OptionError>("--{} is for training, and --apply trains nothing; leave it out (--apply takes --{})", name,
+                               fmt::join(takes, ", --"));
+    if (!given && holds(only, name)) throw_error<OptionError>("--{} needs --apply DIR, a folder that was trained before", name);
+  }
+  return given;
 }
 
 void add_task(CLI::App& parent, const std::shared_ptr<Common>& common, VerbActions& actions, const std::string& verb,

@@ -19,11 +19,13 @@ void add_classify_bags(CLI::App& train, const std::shared_ptr<Common>& common, V
   auto arguments = std::make_shared<Arguments>();
   app->add_option("--method", arguments->method, "llp-bp");
   add_bag_options(*app, arguments->bags);
-  app->add_option("-o,--output", arguments->output, "folder for the model")->required()->type_name("DIR");
+  app->add_option("-o,--output", arguments->output, "folder for the model; with --apply the CSV of labels")
+      ->required()
+      ->type_name("DIR");
   app->add_flag("--force", arguments->force, "replace an existing folder");
-  actions.emplace_back(app, [arguments, common] {
+  actions.emplace_back(app, [app, arguments, common] {
     need_one_process("--method llp-bp");
-    return train_bags(*common, arguments->method, arguments->bags, arguments->output, arguments->force);
+    return run_bags(*app, *common, arguments->method, arguments->bags, arguments->output, arguments->force);
   });
 }
 
@@ -32,6 +34,7 @@ void add_classify_bags(CLI::App& train, const std::shared_ptr<Common>& common, V
 Verb train_verb(CLI::App& root, int argc, char** argv) {
   Verb verb = make_verb(root, "train", "trains on your own data: classify, graph, bags, match, federate",
                         "  lighten train classify --method nested-coteaching --data pictures/ --labels noisy.csv -o nets/\n"
+                        "  lighten train classify --apply nets/ --data new/ -o labels.csv        what was trained, later\n"
                         "  lighten train graph --method erase --edges e.tsv --features f.npy --labels l.csv -o out/\n"
                         "  lighten train bags --method llp-bp --features f.npy --bags bags.csv --members members.csv -o out/\n"
                         "  lighten train match --method dexml --texts x.txt --label-texts y.txt --pairs xy.csv -o out/\n"

@@ -23,13 +23,14 @@ void add_train_graph(CLI::App& train, const std::shared_ptr<Common>& common, Ver
 /// `lighten train bags --method llp-bp`, and what `lighten train classify --method llp-bp` shares with it.
 void add_train_bags(CLI::App& train, const std::shared_ptr<Common>& common, VerbActions& actions);
 struct BagOptions {
-  std::string features, bags, members, labelled;
+  std::string features, bags, members, labelled, apply;
   double validation = 0.15;
   LlpBpOptions method;
 };
 void add_bag_options(CLI::App& app, BagOptions& options);
-int train_bags(const Common& common, const std::string& method, BagOptions& options, const std::string& output_folder,
-               bool force);
+/// With --apply: what was trained labels the instances of --features.
+int run_bags(const CLI::App& app, const Common& common, const std::string& method, BagOptions& options,
+             const std::string& output, bool force);
 
 /// `lighten train federate --method fedlabel`.
 void add_train_federate(CLI::App& train, const std::shared_ptr<Common>& common, VerbActions& actions);

@@ -2,18 +2,24 @@
 #include <iostream>
 #include <map>
 
+#include "lighten/apps/lighten/task.h"
 #include "lighten/apps/lighten/train.h"
 #include "lighten/base/error.h"
+#include "lighten/base/output_file.h"
 #include "lighten/base/progress.h"
-#include "lighten/base/table.h"
+#include "lighten/catalogue/apply.h"
 #include "lighten/data/dataset.h"
 #include "lighten/formats/csv.h"
+#include "lighten/formats/json_fields.h"
 #include "lighten/formats/npy.h"
 #include "lighten/nn/state.h"
 #include "lighten/systems/labels/llp_bp/llp_bp.h"
 
 namespace lighten {
 namespace {
+
+constexpr const char* kBagFormat = "lighten-bags-1";
+constexpr int64_t kMostInputs = 1'000'000, kMostNets = 10;
 
 /// Bags by name in the order of `bags.csv`, members by row of the features. Errors name the line.
 BagTask read_bags(const BagOptions& options, std::vector<std::string>& names) {
@@ -92,7 +98,64 @@ void add_bag_options(CLI::App& app, BagOptions& options) {
                  "table id,label (0 or 1) of a few instances outside the bags: they choose the epoch, by AUC, as in the paper")
       ->type_name("FILE")
       ->group(group);
+  app.add_option("--apply", options.apply, "a folder that was trained before: labels --features with it (then -o is a CSV)")
+      ->type_name("DIR")
+      ->group(group);
   bind_options(app, describe(options.method), "LLP-BP");
+}
+
+namespace {
+
+/// A line an instance: the probability of being positive, and whether it is above one half.
+std::string instances_csv(const torch::Tensor& probabilities) {
+  std::string table = "id,probability,label\n";
+  for (int64_t i = 0; i < probabilities.size(0); ++i) {
+    const auto p = probabilities[i].item<double>();
+    table += fmt::format("{},{:.6f},{}\n", i, p, p > 0.5 ? 1 : 0);
+  }
+  return table;
+}
+
+fs::path net_file(const fs::path& folder, size_t net) { return folder / fmt::format("round{}.safetensors", net + 1); }
+
+void save_bag_model(const fs::path& folder, const std::string& method, const LlpBpModel& model, int64_t inputs) {
+  for (size_t r = 0; r < model.nets.size(); ++r) save_tensors(net_file(folder, r), state_of(*model.nets[r]));
+  write_file(
+      folder / "bags.json",
+      json_text({{"format", kBagFormat}, {"method", method}, {"inputs", inputs}, {"nets", model.nets.size()}}, 1) + "\n");
+}
+
+/// The nets of a folder, and how many features the first one reads.
+std::pair<LlpBpModel, int64_t> load_bag_model(const fs::path& folder) {
+  check_trained(folder, "bags.json", "bags");
+  const std::string where = (folder / "bags.json").string();
+  const Json json = formats::parse_json(read_file(where), where);
+  const formats::Fields fields(json, where);
+  if (fields.text("format", "") != kBagFormat) throw_error<FormatError>("{}: field \"format\" is not {}", where, kBagFormat);
+  const int64_t inputs = fields.integer("inputs"), nets = fields.integer("nets");
+  if (inputs < 1 || inputs > kMostInputs || nets < 1 || nets > kMostNets)
+    throw_error<FormatError>("{}: inputs {} and nets {}: they must lie between 1 and {}, and 1 and {}", where, inputs, nets,
+                             kMostInputs, kMostNets);
+  LlpBpModel model;
+  for (int64_t r = 0; r < nets; ++r) {
+    const fs::path file = net_file(folder, static_cast<size_t>(r));
+    model.nets.emplace_back(r == 0 ? inputs : model.nets[0]->weight.size(1), uint64_t{0});
+    copy_state(load_tensors(file), state_of(*model.nets.back()), file.string());
+    model.nets.back()->eval();
+  }
+  return {std::move(model), inputs};
+}
+
+int apply_bags(const Common& common, const BagOptions& options, const std::string& output, bool force) {
+  if (options.features.empty()) throw OptionError("--apply needs --features: the instances whose labels are wanted");
+  check_output_file(output, force);
+  auto [model, inputs] = load_bag_model(options.apply);
+  const torch::Tensor probabilities = model.probabilities(rows_for(options.features, inputs));
+  write_file(output, instances_csv(probabilities));
+  const auto positives = (probabilities > 0.5).sum().item<int64_t>();
+  if (common.for_people()) fmt::print("{}: {} of {} instances are positive\n", output, positives, probabilities.size(0));
+  write_json(common, {{"samples", probabilities.size(0)}, {"positives", positives}, {"output", output}});
+  return 0;
 }
 
 int train_bags(const Common& common, const std::string& method, BagOptions& options, const std::string& output_folder,
@@ -114,15 +177,12 @@ int train_bags(const Common& common, const std::string& method, BagOptions& opti
                                  {"--labelled", options.labelled}});
   place.identity["method"] = method;
   place.identity["validation"] = options.validation;
-  torch::Tensor probabilities;
   Json figures = {
       {"method", method}, {"instances", task.x.size(0)}, {"bags", names.size()}, {"validation_bags", task.validation.size()}};
-  std::vector<BagNet> nets;
+  LlpBpModel model;
   BagFit fit;
   if (method == "llp-bp") {
-    LlpBpModel model = llp_bp(task, options.method, method, place);
-    probabilities = model.probabilities(task.x);
-    nets = model.nets;
+    model = llp_bp(task, options.method, method, place);
     for (const LlpBpRound& round : model.rounds)
       figures["rounds"].push_back({{"iterations", round.beliefs.iterations},
                                    {"converged", round.beliefs.converged},
@@ -135,11 +195,10 @@ int train_bags(const Common& common, const std::string& method, BagOptions& opti
           "belief propagation still moved by {:.2g} after {} iterations; a smaller --lambda-edge or --lambda-bag helps",
           model.rounds[0].beliefs.change, model.rounds[0].beliefs.iterations));
   } else {
-    nets = {train_bag_net(task, task.x, {.targets = {}, .instance_weight = 0, .bag_weight = 1, .through_mean = true},
-                          options.method, method, &fit, place)};
-    const torch::NoGradGuard no_grad;
-    probabilities = torch::sigmoid(nets[0]->instances(task.x));
+    model.nets = {train_bag_net(task, task.x, {.targets = {}, .instance_weight = 0, .bag_weight = 1, .through_mean = true},
+                                options.method, method, &fit, place)};
   }
+  const torch::Tensor probabilities = model.probabilities(task.x);
   const bool judged = !task.validation.empty() || !task.labelled.empty();
   if (judged) {
     figures["best_epoch"] = fit.best_epoch;
@@ -151,14 +210,8 @@ int train_bags(const Common& common, const std::string& method, BagOptions& opti
           "--hard-labels count, more --epochs and --patience, or --method dllp",
           fit.score, fit.constant));
   }
-  std::string predictions = "id,probability,label\n";
-  for (int64_t i = 0; i < probabilities.size(0); ++i) {
-    const auto p = probabilities[i].item<double>();
-    predictions += fmt::format("{},{:.6f},{}\n", i, p, p > 0.5 ? 1 : 0);
-  }
-  write_file(output.path() / "predictions.csv", predictions);
-  for (size_t r = 0; r < nets.size(); ++r)
-    save_tensors(output.path() / fmt::format("round{}.safetensors", r + 1), state_of(*nets[r]));
+  write_file(output.path() / "predictions.csv", instances_csv(probabilities));
+  save_bag_model(output.path(), method, model, task.x.size(1));
   double error = 0;
   for (size_t b = 0; b < names.size(); ++b) {
     const double mean = probabilities.index_select(0, torch::tensor(task.bags[b])).mean().item<double>();
@@ -179,6 +232,14 @@ int train_bags(const Common& common, const std::string& method, BagOptions& opti
   return 0;
 }
 
+}  // namespace
+
+int run_bags(const CLI::App& app, const Common& common, const std::string& method, BagOptions& options,
+             const std::string& output, bool force) {
+  return applies(app, {"features", "output", "force", "method"}) ? apply_bags(common, options, output, force)
+                                                                 : train_bags(common, method, options, output, force);
+}
+
 void add_train_bags(CLI::App& train, const std::shared_ptr<Common>& common, VerbActions& actions) {
   CLI::App* app =
       train.add_subcommand("bags", "classifies instances of which only the number of positives in each bag is known");
@@ -191,11 +252,14 @@ void add_train_bags(CLI::App& train, const std::shared_ptr<Common>& common, Verb
   auto options = std::make_shared<Options>();
   app->add_option("--method", options->method, "llp-bp (default) or the baseline dllp")
       ->check(CLI::IsMember({"llp-bp", "dllp"}));
-  app->add_option("-o,--output", options->output, "folder for predictions and nets")->required()->type_name("DIR");
+  app->add_option("-o,--output", options->output, "folder for predictions and nets; with --apply the CSV of labels")
+      ->required()
+      ->type_name("DIR");
   app->add_flag("--force", options->force, "replace an existing folder");
   add_bag_options(*app, options->bags);
-  actions.emplace_back(
-      app, [options, common] { return train_bags(*common, options->method, options->bags, options->output, options->force); });
+  actions.emplace_back(app, [app, options, common] {
+    return run_bags(*app, *common, options->method, options->bags, options->output, options->force);
+  });
 }
 
 }  // namespace lighten

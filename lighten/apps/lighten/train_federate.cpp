@@ -2,13 +2,16 @@
 #include <iostream>
 #include <numeric>
 
+#include "lighten/apps/lighten/task.h"
 #include "lighten/apps/lighten/train.h"
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
 #include "lighten/base/ranks.h"
 #include "lighten/base/table.h"
+#include "lighten/catalogue/apply.h"
 #include "lighten/data/client_files.h"
 #include "lighten/formats/csv.h"
+#include "lighten/formats/json_fields.h"
 #include "lighten/systems/labels/fedlabel/fedlabel.h"
 #include "lighten/systems/labels/fedlabel/views.h"
 
@@ -16,13 +19,17 @@ namespace lighten {
 namespace {
 
 struct FederateOptions {
-  std::string method = "fedlabel", clients, output;
+  std::string method = "fedlabel", clients, data, output;
   bool force = false;
   double validation = 0.1;
   int64_t width = 0;
   ClientFileOptions files;
   FedLabelOptions fedlabel;
+  ApplyOptions apply;
 };
+
+/// How the net of features sees its rows; stored beside it.
+constexpr const char* kScaledRows = "rows scaled to a root mean square of 1";
 
 /// The clients with the samples that validate (in no client's lists).
 struct Loaded {
@@ -102,7 +109,7 @@ void write_net(const fs::path& folder, const Loaded& loaded, const FederatedNet&
   } else {
     fs::create_directory(folder / "net");
     save_feature_net(FeatureNet(std::dynamic_pointer_cast<FeatureNetImpl>(net.module)), folder / "net",
-                     {{"class_names", names}, {"input", "rows scaled to a root mean square of 1"}});
+                     {{"class_names", names}, {"input", kScaledRows}});
   }
 }
 
@@ -168,7 +175,40 @@ void print(const FederateOptions& options, const Json& figures) {
   fmt::print("{}\n{}: net/, predictions.csv, log.jsonl, training.json\n", table.text(), options.output);
 }
 
+/// What a training wrote labels new data: the .npy (or the one in a client's folder), or the pictures, of --data.
+int apply_federate(const Common& common, const FederateOptions& options) {
+  need_one_process("--apply");
+  require_option(options.data, "data", "the new data: features (.npy), or a folder of pictures");
+  check_answers(options.apply, options.output, options.force);
+  at::set_num_threads(std::max(common.threads, 1));
+  check_trained(options.apply.folder, "net/config.json", "federate");
+  const fs::path folder = fs::path(options.apply.folder) / "net", data = options.data;
+  const std::string where = (folder / "config.json").string();
+  const Json config = formats::parse_json(read_file(where), where);
+  const formats::Fields fields(config, where);
+  std::vector<std::string> class_names, ids;
+  torch::Tensor logits;
+  if (fields.text("format", "") == "lighten-classifier") {
+    const std::vector<Classifier> nets = {load_classifier(folder)};
+    const ImageSet set = pictures_for(nets[0], data);
+    class_names = nets[0].class_names;
+    ids = set.ids;
+    logits = mean_logits(nets, set);
+  } else {
+    FeatureNet net = load_feature_net(folder);
+    class_names = class_names_of(folder, "class_names", net->config.outputs);
+    if (fields.text("input", "") != kScaledRows)
+      throw_error<FormatError>("{}: field \"input\" is not \"{}\"; `lighten train federate` did not write this", where,
+                               kScaledRows);
+    const fs::path file = fs::is_directory(data) ? data / "features.npy" : data;
+    logits = predict(net, scaled_rows(rows_for(file, net->config.inputs)));
+  }
+  write_json(common, write_answers(options.apply, options.output, logits, class_names, ids, common.for_people()));
+  return 0;
+}
+
 int train_federate(const Common& common, FederateOptions& options) {
+  require_option(options.clients, "clients", "a folder with a sub-folder a client (or --apply DIR to use a trained folder)");
   options.fedlabel.seed = common.seed;
   validate(describe(options.fedlabel));
   const Labeller labeller = labeller_of(options.method);
@@ -210,9 +250,10 @@ void add_train_federate(CLI::App& train, const std::shared_ptr<Common>& common, 
          "--clients", options->clients,
          "a folder with a sub-folder a client: features.npy or PNG/JPEG pictures, and labels.csv (id,label; id: row or "
          "file name; samples without a label are unlabelled)")
+      ->type_name("DIR");
+  app->add_option("-o,--output", options->output, "folder for net, predictions and log; with --apply the CSV of labels")
       ->required()
       ->type_name("DIR");
-  app->add_option("-o,--output", options->output, "folder for net, predictions and log")->required()->type_name("DIR");
   app->add_flag("--force", options->force, "replace an existing folder");
   app->add_option("--validation", options->validation, "share of the labelled samples that chooses the round (default 0.1)")
       ->check(CLI::Range(0.0, 0.9));
@@ -222,7 +263,16 @@ void add_train_federate(CLI::App& train, const std::shared_ptr<Common>& common, 
       ->check(CLI::Range(8, 256));
   app->add_flag("--grey", options->files.grey, "read pictures without their colours");
   bind_options(*app, describe(options->fedlabel), "FedLabel");
-  actions.emplace_back(app, [options, common] { return train_federate(*common, *options); });
+  const std::string later = "Later, on new data";
+  bind_options(*app, describe(options->apply), later);
+  app->add_option("--data", options->data, "with --apply: features (.npy) or a folder of pictures")
+      ->type_name("PATH")
+      ->group(later);
+  actions.emplace_back(app, [app, options, common] {
+    const bool applied =
+        applies(*app, {"data", "top", "probabilities", "output", "force", "method"}, {"data", "top", "probabilities"});
+    return applied ? apply_federate(*common, *options) : train_federate(*common, *options);
+  });
 }
 
 }  // namespace lighten

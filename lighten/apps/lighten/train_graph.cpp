@@ -6,6 +6,7 @@
 #include "lighten/base/progress.h"
 #include "lighten/base/table.h"
 #include "lighten/data/graph_files.h"
+#include "lighten/eval/predictions.h"
 #include "lighten/formats/csv.h"
 #include "lighten/formats/npy.h"
 #include "lighten/systems/labels/erase/baselines.h"
@@ -80,11 +81,8 @@ void write_results(const fs::path& folder, const LoadedGraph& graph, const torch
                    const EraseResult* result) {
   const auto& names = graph.labels.class_names;
   const std::vector<int32_t> best = argmax_of(probabilities);
-  std::string predictions = "id,label,probability\n", suspects = "id,score,given,suggested\n";
-  for (size_t i = 0; i < best.size(); ++i)
-    predictions += fmt::format("{},{},{:.6f}\n", i, csv_field(names[static_cast<size_t>(best[i])]),
-                               probabilities[static_cast<int64_t>(i)][best[i]].item<double>());
-  write_file(folder / "predictions.csv", predictions);
+  std::string suspects = "id,score,given,suggested\n";
+  write_file(folder / "predictions.csv", predictions_csv(probabilities, names));
   if (!result) return;
   for (const int64_t node : graph.task.train) {
     const auto i = static_cast<size_t>(node);

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "lighten/apps/lighten/task.h"
 #include "lighten/apps/lighten/texts.h"
 #include "lighten/apps/lighten/train.h"
 #include "lighten/base/error.h"
@@ -138,7 +139,6 @@ MatchTask read_task(const MatchOptions& options, int64_t texts, int64_t labels) 
 }
 
 int train_match(const Common& common, MatchOptions& options) {
-  if (!options.apply.empty()) return apply_match(common, options);
   for (const auto& [flag, value] : {std::pair<std::string, std::string>{"--texts", options.texts},
                                     {"--label-texts", options.labels},
                                     {"--pairs", options.pairs}})
@@ -240,7 +240,10 @@ void add_train_match(CLI::App& train, const std::shared_ptr<Common>& common, Ver
   app->add_option("--top", options->top, "so many labels for each of them (default 10)")->check(CLI::Range(1, 10000));
   app->add_flag("--force", options->force, "replace an existing folder");
   bind_options(*app, describe(options->dexml), "DEXML");
-  actions.emplace_back(app, [options, common] { return train_match(*common, *options); });
+  actions.emplace_back(app, [app, options, common] {
+    return applies(*app, {"predict", "top", "output", "force", "method"}) ? apply_match(*common, *options)
+                                                                          : train_match(*common, *options);
+  });
 }
 
 }  // namespace lighten
