@@ -50,8 +50,8 @@ class Ranks {
 
 /// How many processes the launcher says there are; 1 without one.
 int launched_processes();
-/// To be called at the end of main: a success waits for the other ranks; a failure ends them all at once (after Ctrl-C, which
-/// reaches all of them, the first rank is given some seconds to write what it has). Does nothing without MPI.
+/// To be called at the end of main: a success waits for the other ranks; a failure ends them all at once (base/launched.h says
+/// which of them tells it, and when). Does nothing without MPI.
 void finish_ranks(int exit_code);
 
 }  // namespace lighten

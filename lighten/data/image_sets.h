@@ -41,7 +41,7 @@ struct FolderOptions {
 };
 /// A folder whose sub-folders are classes and hold PNG or JPEG pictures. Sub-folders "train", "validation" and "test" that hold
 /// class folders set the sides; otherwise a picture's side is by hash of its path. ids are paths below the folder. Throws
-/// FormatError that names the file for a picture that does not decode, FileError for a folder without pictures.
+/// FormatError that names all pictures that do not decode, FileError for a folder without pictures.
 ImageSet read_image_folder(const fs::path& folder, const FolderOptions& options = {});
 /// Whether pictures stand in the folder itself.
 bool has_pictures(const fs::path& folder);
