@@ -1,6 +1,7 @@
 #include "lighten/kernels/device_layout.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -44,15 +45,17 @@ struct Parts {
   std::vector<Half> scales, minimums;
 };
 
-Parts unpacked(const LinearSpec& spec, const std::byte* packed, int64_t groups, bool with_codes) {
+Parts unpacked(const LinearSpec& spec, const std::byte* packed, bool with_codes) {
   Parts parts;
+  const int64_t groups = layout_of(spec).groups;
   const auto factors = static_cast<size_t>(spec.rows * groups);
   if (with_codes) parts.codes.resize(static_cast<size_t>(spec.rows * spec.columns));
   parts.scales.resize(factors);
-  if (spec.zero == PackedZero::integer) parts.zero_points.resize(factors);
+  const bool trits = spec.codes == PackedCodes::trits;
+  if (spec.zero == PackedZero::integer || trits) parts.zero_points.assign(factors, 1);
   if (spec.zero == PackedZero::minimum) parts.minimums.resize(factors);
   unpack_linear(spec, packed, with_codes ? parts.codes.data() : nullptr, parts.scales.data(),
-                parts.zero_points.empty() ? nullptr : parts.zero_points.data(),
+                spec.zero == PackedZero::integer ? parts.zero_points.data() : nullptr,
                 parts.minimums.empty() ? nullptr : parts.minimums.data());
   return parts;
 }
@@ -87,7 +90,8 @@ void put_tile(const LinearSpec& spec, const std::byte* packed, int64_t tile, con
   const DeviceLayout& l = out.layout;
   LinearSpec one = spec;
   one.rows = std::min<int64_t>(kTileRows, spec.rows - tile * kTileRows);
-  const Parts parts = unpacked(one, packed, l.groups, true);
+  const Parts parts = unpacked(one, packed, true);
+  const int64_t groups = layout_of(spec).groups, repeats = l.groups / groups;
   uint32_t* words = out.codes.data() + tile * l.words_per_tile();
   for (int row = 0; row < one.rows; ++row) {
     for (int64_t c = 0; c < l.columns; ++c) {
@@ -96,7 +100,7 @@ void put_tile(const LinearSpec& spec, const std::byte* packed, int64_t tile, con
       write_bits(words, place, l.bits, parts.codes[static_cast<size_t>(row * l.columns + c)]);
     }
     for (int64_t g = 0; g < l.groups; ++g) {
-      const auto from = static_cast<size_t>(row * l.groups + g), to = static_cast<size_t>(tile * l.groups + g);
+      const auto from = static_cast<size_t>(row * groups + g / repeats), to = static_cast<size_t>(tile * l.groups + g);
       out.scales[to * kTileRows + static_cast<size_t>(row % kHalfTile * 2 + row / kHalfTile)] =
           scaled(parts.scales[from], out.exponent);
       if (l.zero != PackedZero::symmetric)
@@ -128,14 +132,20 @@ DeviceLayout device_layout_of(const LinearSpec& spec) {
   const Layout packed = layout_of(spec);
   DeviceLayout l;
   l.bits = spec.bits;
-  l.zero = spec.zero;
+  l.zero = spec.codes == PackedCodes::trits ? PackedZero::integer : spec.zero;  // a trit's zero is not in the middle
   l.center = packed.center();
   l.rows = spec.rows;
   l.columns = spec.columns;
   l.tiles = packed.tiles;
   l.blocks = (spec.columns + kDeviceBlockInputs - 1) / kDeviceBlockInputs;
-  l.groups = packed.groups;
-  l.group_units = spec.group_size == 0 ? 2 * l.blocks : spec.group_size / kUnitInputs;
+  const int64_t units = spec.group_size / kUnitInputs;
+  if (spec.group_size == 0) {
+    l.group_units = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(2 * l.blocks)));
+    l.groups = 1;
+  } else {
+    l.group_units = units & -units;  // its largest power of two: of 96 inputs each 32 get the scale again
+    l.groups = packed.groups * (units / l.group_units);
+  }
   return l;
 }
 
@@ -155,7 +165,7 @@ DeviceCodes device_codes(const LinearSpec& spec, const std::byte* packed, Thread
   DeviceCodes out;
   out.layout = device_layout_of(spec);
   const DeviceLayout& l = out.layout;
-  out.exponent = exponent_of(unpacked(spec, packed, l.groups, false), spec.bits);
+  out.exponent = exponent_of(unpacked(spec, packed, false), spec.bits);
   out.codes.resize(static_cast<size_t>(l.tiles * l.words_per_tile()));
   out.scales.resize(static_cast<size_t>(l.tiles * l.groups * kTileRows));
   out.zeros.resize(static_cast<size_t>(l.tiles * l.groups) * l.zero_group_bytes());

@@ -36,7 +36,7 @@ struct DeviceLayout {
   int center = 0;  ///< of symmetric weights
   int64_t rows = 0, columns = 0;
   int64_t tiles = 0, blocks = 0;  ///< of 16 rows, of 64 inputs (the last filled up)
-  int64_t group_units = 0;        ///< inputs of one scale, in units of 32
+  int64_t group_units = 0;        ///< inputs of one scale, in units of 32: a power of two
   int64_t groups = 0;             ///< per row
 
   int64_t words_per_tile() const { return blocks * kWarpLanes * bits; }

@@ -5,8 +5,6 @@
 
 #include <cstdint>
 
-#include "lighten/kernels/cuda/grouping.h"
-
 namespace lighten::cuda {
 
 inline constexpr int kMostTasks = 3;
@@ -33,9 +31,10 @@ struct Call {
   int blocks;       ///< of 64 inputs
   int columns, tokens;
   int center;
-  Grouping grouping;
+  int group_shift;  ///< a group is 2^group_shift units of 32 inputs
   int zero_group_bytes;
   bool minimum;
+  uint32_t magic;            ///< kMagic of fragments.cuh
   const float* x;            ///< [columns]: of one token
   const __half* rounded;     ///< [tokens][64 blocks]: of more, rounded by round_tokens()
   const float* sums;         ///< [tokens][2 blocks]: of 32 rounded inputs each

@@ -1,5 +1,6 @@
 // The card: its memory, the walk over tasks, and the clocks.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <mutex>
@@ -131,10 +132,10 @@ class Card {
     call.columns = static_cast<int>(l.columns);
     call.tokens = static_cast<int>(tokens);
     call.center = l.center;
-    const auto units = static_cast<uint32_t>(l.group_units);
-    call.grouping = {units, (units & (units - 1)) == 0 ? static_cast<int>(std::log2(units)) : -1};
+    call.group_shift = std::bit_width(static_cast<uint64_t>(l.group_units)) - 1;
     call.zero_group_bytes = static_cast<int>(l.zero_group_bytes());
     call.minimum = l.zero == PackedZero::minimum;
+    call.magic = l.bits == 8 ? 0x64646464u : 0x64006400u;
     call.x = x;
     if (tokens > 1) {
       const auto n = static_cast<size_t>(tokens), blocks = static_cast<size_t>(l.blocks);

@@ -4,8 +4,6 @@
 
 #include <cstdint>
 
-#include "lighten/kernels/cuda/grouping.h"
-
 namespace lighten::cuda {
 
 template <int kBits>
@@ -42,19 +40,24 @@ inline constexpr int kFields = kBits == 8   ? 1
 __device__ __forceinline__ __half2 half2_of(uint32_t bits) { return *reinterpret_cast<const __half2*>(&bits); }
 __device__ __forceinline__ uint32_t bits_of(__half2 h) { return *reinterpret_cast<const uint32_t*>(&h); }
 
+/// 1024 in both halves (8 bits: 0x64 in every byte). The kernels read it from their parameters: as a constant in the code it
+/// would take an operation more for every pair, since one operation takes one constant.
+template <int kBits>
+inline constexpr uint32_t kMagic = kBits == 8 ? 0x64646464u : 0x64006400u;
+
 /// Pair kPair as 1024 + code * 2^(kBits * field): the code put into the fraction of 1024.
 template <int kBits, int kPair>
-__device__ __forceinline__ __half2 raw_pair(const Codes<kBits>& c) {
+__device__ __forceinline__ __half2 raw_pair(const Codes<kBits>& c, uint32_t magic) {
   if constexpr (kBits == 8) {
-    return half2_of(__byte_perm(c.w[kPair / 2], 0x64646464u, kPair % 2 == 0 ? 0x4140 : 0x4342));
+    return half2_of(__byte_perm(c.w[kPair / 2], magic, kPair % 2 == 0 ? 0x4140 : 0x4342));
   } else if constexpr (kBits == 3 && kPair == 15) {
     const uint32_t code = (c.w[0] >> 15 & 0x00010001u) | (c.w[1] >> 14 & 0x00020002u) | (c.w[2] >> 13 & 0x00040004u);
-    return half2_of(code | 0x64006400u);
+    return half2_of(code | magic);
   } else {
     constexpr int per_word = kBits == 3 ? 5 : 16 / kBits, place = kPair % per_word, fields = kFields<kBits>;
     constexpr uint32_t one = ((1u << kBits) - 1) << (kBits * (place % fields)), mask = one | one << 16;
     const uint32_t word = place < fields ? c.w[kPair / per_word] : c.w[kPair / per_word] >> (kBits * fields);
-    return half2_of((word & mask) | 0x64006400u);
+    return half2_of((word & mask) | magic);
   }
 }
 template <int kBits, int kPair>
@@ -67,6 +70,15 @@ template <int kBits>
 struct Adds {
   __half2 of[kFields<kBits>];
 };
+/// Of a zero that is the same everywhere.
+template <int kBits>
+__device__ __forceinline__ Adds<kBits> constant_adds(int zero) {
+  Adds<kBits> a;
+#pragma unroll
+  for (int f = 0; f < kFields<kBits>; ++f)
+    a.of[f] = __float2half2_rn(-1024.0f / static_cast<float>(1 << (kBits * f)) - static_cast<float>(zero));
+  return a;
+}
 template <int kBits>
 __device__ __forceinline__ Adds<kBits> adds_of(__half2 zero) {
   Adds<kBits> a;
@@ -78,31 +90,28 @@ __device__ __forceinline__ Adds<kBits> adds_of(__half2 zero) {
 
 /// code - zero of pair kPair, whose row is the upper one where kPair is odd.
 template <int kBits, int kPair>
-__device__ __forceinline__ __half2 centered_pair(const Codes<kBits>& c, const Adds<kBits> (&adds)[2]) {
+__device__ __forceinline__ __half2 centered_pair(const Codes<kBits>& c, const Adds<kBits> (&adds)[2], uint32_t magic) {
   constexpr int field = kFieldOf<kBits, kPair>;
-  const __half2 raw = raw_pair<kBits, kPair>(c), add = adds[kPair % 2].of[field];
+  const __half2 raw = raw_pair<kBits, kPair>(c, magic), add = adds[kPair % 2].of[field];
   if constexpr (field == 0) return __hadd2(raw, add);
   return __hfma2(raw, __float2half2_rn(1.0f / static_cast<float>(1 << (kBits * field))), add);
 }
 
 /// Registers of step kStep.
 template <int kBits, int kStep>
-__device__ __forceinline__ void centered_step(const Codes<kBits>& c, const Adds<kBits> (&adds)[2], uint32_t (&a)[4]) {
-  a[0] = bits_of(centered_pair<kBits, 4 * kStep>(c, adds));
-  a[1] = bits_of(centered_pair<kBits, 4 * kStep + 1>(c, adds));
-  a[2] = bits_of(centered_pair<kBits, 4 * kStep + 2>(c, adds));
-  a[3] = bits_of(centered_pair<kBits, 4 * kStep + 3>(c, adds));
+__device__ __forceinline__ void centered_step(const Codes<kBits>& c, const Adds<kBits> (&adds)[2], uint32_t magic,
+                                              uint32_t (&a)[4]) {
+  a[0] = bits_of(centered_pair<kBits, 4 * kStep>(c, adds, magic));
+  a[1] = bits_of(centered_pair<kBits, 4 * kStep + 1>(c, adds, magic));
+  a[2] = bits_of(centered_pair<kBits, 4 * kStep + 2>(c, adds, magic));
+  a[3] = bits_of(centered_pair<kBits, 4 * kStep + 3>(c, adds, magic));
 }
 
 /// d += a [16 x 16] b [16 x 8]. d: row g, columns 2 t and 2 t + 1, then row g + 8.
 __device__ __forceinline__ void multiply_add(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-__device__ __forceinline__ uint32_t group_of(uint32_t unit, const Grouping& grouping) {
-  return grouping.shift >= 0 ? unit >> grouping.shift : unit / grouping.units;
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 /// Scales and zeros of a group for a lane's two rows.

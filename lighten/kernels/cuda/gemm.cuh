@@ -6,9 +6,7 @@
 namespace lighten::cuda {
 
 inline constexpr int kStages = 3;
-inline constexpr int kRowWarps = 4, kWarpTiles = kGemmTiles / kRowWarps, kWarpTokens = 64;
-template <int kTokens>
-inline constexpr int kGemmThreads = kRowWarps*(kTokens / kWarpTokens) * 32;
+inline constexpr int kGemmWarps = 4, kWarpTiles = kGemmTiles / kGemmWarps;
 
 __device__ __forceinline__ void copy_ahead(uint4* to, const void* from, bool there) {
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
@@ -21,8 +19,8 @@ __device__ __forceinline__ int place_of(int token, int piece) { return token * 8
 /// Registers of step kStep, scaled.
 template <int kBits, bool kMinimum, int kStep>
 __device__ __forceinline__ void scaled_step(const Codes<kBits>& c, const Adds<kBits> (&adds)[2], const Factors& f,
-                                            uint32_t (&a)[4]) {
-  centered_step<kBits, kStep>(c, adds, a);
+                                            uint32_t magic, uint32_t (&a)[4]) {
+  centered_step<kBits, kStep>(c, adds, magic, a);
   const __half2 scale[2] = {__low2half2(f.scale), __high2half2(f.scale)};
   const __half2 minimum[2] = {__low2half2(f.zero), __high2half2(f.zero)};
 #pragma unroll
@@ -41,28 +39,28 @@ struct WarpTile {
   __device__ __forceinline__ void expand(const Codes<kBits>& c, const Call& call, int block, int g, uint32_t (&a)[4][4]) const {
     Adds<kBits> adds[2];
     const auto factors = [&](int half) {
-      const uint32_t group = min(group_of(2 * block + half, call.grouping), groups - 1);
+      const uint32_t group =
+          min(static_cast<uint32_t>(2 * block + half) >> call.group_shift, static_cast<uint32_t>(groups - 1));
       return load_factors<kBits, kMinimum>(scales, zeros, group, g, call.center);
     };
     Factors f = factors(0);
     set_adds<kBits, kMinimum>(f, adds);
-    scaled_step<kBits, kMinimum, 0>(c, adds, f, a[0]);
-    scaled_step<kBits, kMinimum, 1>(c, adds, f, a[1]);
+    scaled_step<kBits, kMinimum, 0>(c, adds, f, call.magic, a[0]);
+    scaled_step<kBits, kMinimum, 1>(c, adds, f, call.magic, a[1]);
     if constexpr (!kWide) {
       f = factors(1);
       set_adds<kBits, kMinimum>(f, adds);
     }
-    scaled_step<kBits, kMinimum, 2>(c, adds, f, a[2]);
-    scaled_step<kBits, kMinimum, 3>(c, adds, f, a[3]);
+    scaled_step<kBits, kMinimum, 2>(c, adds, f, call.magic, a[2]);
+    scaled_step<kBits, kMinimum, 3>(c, adds, f, call.magic, a[3]);
   }
 };
 
 template <int kBits, bool kMinimum, bool kWide, int kTokens>
-__global__ void __launch_bounds__(kGemmThreads<kTokens>, 512 / kGemmThreads<kTokens>) gemm(const __grid_constant__ Call call) {
+__global__ void __launch_bounds__(kGemmWarps * 32) gemm(const __grid_constant__ Call call) {
   extern __shared__ uint4 shared[];  // [kStages][kTokens][8]
-  constexpr int eights = kWarpTokens / 8;
-  const int warp = threadIdx.x / 32 % kRowWarps, warp_token = static_cast<int>(threadIdx.x) / (32 * kRowWarps) * kWarpTokens;
-  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  constexpr int eights = kTokens / 8;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int first_token = blockIdx.y * kTokens, padded = call.blocks * 64;
   const TaskView& task = task_of(call, blockIdx.x);
   const int first_tile = (blockIdx.x - task.first) * kGemmTiles + warp * kWarpTiles;
@@ -80,7 +78,7 @@ __global__ void __launch_bounds__(kGemmThreads<kTokens>, 512 / kGemmThreads<kTok
   const auto fetch = [&](int block) {
     if (block < call.blocks) {
 #pragma unroll
-      for (int i = threadIdx.x; i < kTokens * 8; i += kGemmThreads<kTokens>) {
+      for (int i = threadIdx.x; i < kTokens * 8; i += kGemmWarps * 32) {
         const int token = i / 8, piece = i % 8;
         const bool there = first_token + token < call.tokens;
         const __half* from =
@@ -111,7 +109,7 @@ __global__ void __launch_bounds__(kGemmThreads<kTokens>, 512 / kGemmThreads<kTok
     for (int n = 0; n < eights; ++n) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const uint4 b = x[place_of(warp_token + n * 8 + g, half * 4 + t)];
+        const uint4 b = x[place_of(n * 8 + g, half * 4 + t)];
 #pragma unroll
         for (int m = 0; m < kWarpTiles; ++m) multiply_add(sum[m][n], a[m][2 * half], b.x, b.y);
 #pragma unroll
@@ -126,7 +124,7 @@ __global__ void __launch_bounds__(kGemmThreads<kTokens>, 512 / kGemmThreads<kTok
     for (int n = 0; n < eights; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int row = (first_tile + m) * 16 + g + i / 2 * 8, token = first_token + warp_token + n * 8 + 2 * t + i % 2;
+        const int row = (first_tile + m) * 16 + g + i / 2 * 8, token = first_token + n * 8 + 2 * t + i % 2;
         if (row < task.rows && token < call.tokens)
           task.y[token * task.y_stride + row] = sum[m][n][i] * task.down * call.token_scale[token];
       }

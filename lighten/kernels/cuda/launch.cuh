@@ -1,6 +1,7 @@
 // Chooses the kernel for a call.
 #pragma once
 #include <algorithm>
+#include <cstdlib>
 #include <type_traits>
 
 #include "lighten/kernels/cuda/gemm.cuh"
@@ -16,19 +17,20 @@ void allow_shared(Kernel kernel, size_t bytes) {
               "shared memory");
 }
 
-template <int kBits, bool kMinimum, bool kWide, int kEights, bool kOne>
+template <int kBits, int kZeros, bool kWide, int kEights, bool kOne>
 void start_gemv(const Call& call, const Launch& how) {
-  const auto kernel = gemv<kBits, kMinimum, kWide, kEights, kOne>;
-  // Few tiles: more warps for each, so that enough of the weight is on its way.
-  const int warps = call.work < 2 * how.processors && call.blocks >= 32 ? 16 : 8;
+  const auto kernel = gemv<kBits, kZeros, kWide, kEights, kOne>;
   const size_t padded = static_cast<size_t>(call.blocks) * 64;
-  size_t shared = static_cast<size_t>(warps * (kOne ? 1 : 8 * kEights) * 16) * sizeof(float);
+  size_t shared = static_cast<size_t>(2 * kGemvThreads / 32 * (kOne ? 1 : 8 * kEights) * 16) * sizeof(float);
   if (kOne) shared += padded * sizeof(__half) + padded / 32 * sizeof(float);
   allow_shared(kernel, shared);
   int resident = 0;
-  expect_ok(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, warps * 32, shared), "occupancy");
+  expect_ok(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, kGemvThreads, shared), "occupancy");
+  // Where launches overlap, some room is left to the next one, whose weights are then on their way.
+  static const int part = std::getenv("LT_PART") ? std::atoi(std::getenv("LT_PART")) : 4;
+  if (how.overlap) resident = resident * part / 4;
   const int grid = std::min(call.work, how.processors * std::max(resident, 1));
-  start(kernel, dim3(static_cast<unsigned>(grid)), warps * 32, shared, how, call);
+  start(kernel, dim3(static_cast<unsigned>(grid)), kGemvThreads, shared, how, call);
 }
 
 template <int kBits, bool kMinimum, bool kWide, int kTokens>
@@ -37,26 +39,31 @@ void start_gemm(const Call& call, const Launch& how) {
   constexpr size_t shared = static_cast<size_t>(kStages) * kTokens * 128;
   allow_shared(kernel, shared);
   start(kernel, dim3(static_cast<unsigned>(call.work), static_cast<unsigned>((call.tokens + kTokens - 1) / kTokens)),
-        kGemmThreads<kTokens>, shared, how, call);
+        kGemmWarps * 32, shared, how, call);
 }
 
-template <int kBits, bool kMinimum, bool kWide>
+template <int kBits, int kZeros, bool kWide>
 void choose(const Call& call, const Launch& how) {
-  if (call.tokens == 1) return start_gemv<kBits, kMinimum, kWide, 1, true>(call, how);
-  if (call.tokens <= 8) return start_gemv<kBits, kMinimum, kWide, 1, false>(call, how);
-  if (call.tokens <= 16) return start_gemv<kBits, kMinimum, kWide, 2, false>(call, how);
-  if (call.tokens <= kGemvTokens) return start_gemv<kBits, kMinimum, kWide, 4, false>(call, how);
+  if (call.tokens == 1) return start_gemv<kBits, kZeros, kWide, 1, true>(call, how);
+  if (call.tokens <= 8) return start_gemv<kBits, kZeros, kWide, 1, false>(call, how);
+  if (call.tokens <= 16) return start_gemv<kBits, kZeros, kWide, 2, false>(call, how);
+  if (call.tokens <= kGemvTokens) return start_gemv<kBits, kZeros, kWide, 4, false>(call, how);
+  constexpr bool minimum = kZeros == kMinimums;
   // Wide pieces reuse weights more, narrow ones fill the card.
   if (call.tokens > 64 && call.work * ((call.tokens + 127) / 128) >= how.processors)
-    return start_gemm<kBits, kMinimum, kWide, 128>(call, how);
-  start_gemm<kBits, kMinimum, kWide, 64>(call, how);
+    return start_gemm<kBits, minimum, kWide, 128>(call, how);
+  start_gemm<kBits, minimum, kWide, 64>(call, how);
 }
 
 template <int kBits>
 void launch(const Call& call, const Launch& how) {
-  const bool wide = call.grouping.units % 2 == 0;
-  if (call.minimum) return wide ? choose<kBits, true, true>(call, how) : choose<kBits, true, false>(call, how);
-  return wide ? choose<kBits, false, true>(call, how) : choose<kBits, false, false>(call, how);
+  const auto with = [&](auto zeros) {
+    constexpr int kind = decltype(zeros)::value;
+    return call.group_shift > 0 ? choose<kBits, kind, true>(call, how) : choose<kBits, kind, false>(call, how);
+  };
+  if (call.minimum) return with(std::integral_constant<int, kMinimums>());
+  if (call.zero_group_bytes > 0) return with(std::integral_constant<int, kCodeZeros>());
+  with(std::integral_constant<int, kNoZeros>());
 }
 
 }  // namespace lighten::cuda

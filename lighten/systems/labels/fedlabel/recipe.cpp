@@ -38,7 +38,7 @@ struct Extent {
 Extent extent_of(RecipeSize size) {
   if (size == RecipeSize::smoke) return {150, 8, 4, 4, 100, {0.1}, 1, false};
   if (size == RecipeSize::standard) return {6000, 50, 12, 150, 1500, {0.05, 0.15, 0.5}, 3, false};
-  return {0, 80, 12, 150, 2500, {0.05, 0.15, 0.5}, 3, true};
+  return {0, 80, 12, 100, 2000, {0.05, 0.15, 0.5}, 3, true};
 }
 
 const std::vector<std::string> kSections = {"admin", "electronics", "fonts",   "games", "graphics", "mail",
@@ -234,9 +234,9 @@ void run(Bench& bench) {
       for (const std::string& arm : arms)
         bench.arm(arm + ", " + data, seed, [&] {
           if (!ground) ground = data == "packages" ? packages(records, extent, seed) : letters(extent, seed);
-          // On letters, which take long, the rate that validation chose with the first seed is kept for the others.
+          // The rate that validation chose with the first seed is kept for the others.
           const std::vector<double> chosen = bench.values(arm + ", " + data, "rate");
-          const bool keep = data == "letters" && !chosen.empty();
+          const bool keep = !chosen.empty();
           const std::vector<double> rates = data == "letters" ? std::vector<double>{0.05, 0.15} : extent.rates;
           return measure(*ground, data, arm, extent, keep ? std::vector<double>{chosen[0]} : rates, seed);
         });
