@@ -8,11 +8,6 @@ namespace lighten::cuda {
 inline constexpr int kStages = 3;
 inline constexpr int kGemmWarps = 4, kWarpTiles = kGemmTiles / kGemmWarps;
 
-__device__ __forceinline__ void copy_ahead(uint4* to, const void* from, bool there) {
-  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(there ? 16 : 0));
-}
-
 /// Where the 16 bytes `piece` of a token's 128 lie: two neighbouring tokens' pieces in different halves of the banks.
 __device__ __forceinline__ int place_of(int token, int piece) { return token * 8 + (piece ^ (token & 1) << 2); }
 

@@ -7,12 +7,23 @@
 
 namespace lighten::cuda {
 
-inline constexpr int kGemvThreads = 256;
-/// Blocks that a warp has in flight: up to 32 bytes of codes a lane.
-template <int kBits>
-inline constexpr int kFlight = kBits == 2   ? 3
-                               : kBits == 8 ? 1
-                                            : 2;
+inline constexpr int kGemvThreads = 256, kGemvWarps = kGemvThreads / 32;
+inline constexpr int kRingSlots = 6;  ///< blocks that a warp has on their way, and the one it works on
+
+/// Copies 16 or 8 bytes into shared memory while the warp goes on. With `there` false zeros come.
+__device__ __forceinline__ void copy_ahead(void* to, const void* from, bool there = true) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(there ? 16 : 0));
+}
+__device__ __forceinline__ void copy_eight_ahead(void* to, const void* from) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(address), "l"(from));
+}
+__device__ __forceinline__ void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kOpen>
+__device__ __forceinline__ void wait_for_groups() {  // until at most so many are open
+  asm volatile("cp.async.wait_group %0;" ::"n"(kOpen) : "memory");
+}
 
 /// Largest exponent e with largest * 2^e < 2^14, as 2^e; 1 for zeros and for what is not finite.
 __device__ __forceinline__ float token_factor(float largest) {
@@ -124,17 +135,6 @@ struct RowFactors {
 inline constexpr int kNoZeros = 0, kCodeZeros = 1, kMinimums = 2;
 
 template <int kBits, int kZeros>
-__device__ __forceinline__ RowFactors load_row_factors(const __half2* scales, const uint8_t* zeros, uint32_t group, int g) {
-  RowFactors f = {__ldcs(scales + group * 8 + g), 0};
-  if constexpr (kZeros == kMinimums)
-    f.zero = __ldcs(reinterpret_cast<const uint32_t*>(zeros) + group * 8 + g);
-  else if constexpr (kZeros == kCodeZeros && kBits == 8)
-    f.zero = __ldcs(reinterpret_cast<const unsigned short*>(zeros) + group * 8 + g);
-  else if constexpr (kZeros == kCodeZeros)
-    f.zero = __ldcs(zeros + group * 8 + g);
-  return f;
-}
-template <int kBits, int kZeros>
 __device__ __forceinline__ void offsets_of(const RowFactors& f, const float (&scale)[2], float (&offset)[2]) {
   constexpr int middle = 1 << (kBits - 1), width = kBits == 8 ? 8 : 4;
   if constexpr (kZeros == kMinimums) {
@@ -208,63 +208,106 @@ __device__ __forceinline__ TileView tile_of(const Call& call, int at) {
           static_cast<uint32_t>(task.groups - 1)};
 }
 
-/// What a warp has on its way: every warps-th block from a first one on.
-template <int kBits, int kZeros, bool kWide, int kBlocks>
-struct Flight {
-  Codes<kBits> codes[kBlocks];
-  RowFactors factors[kBlocks][kWide ? 1 : 2];
+/// A block of a tile in shared memory: its codes, and the scales and zeros of its groups.
+template <int kBits, int kZeros, bool kWide>
+struct Slot {
+  static constexpr int groups = kWide ? 1 : 2;
+  static constexpr int zero_bytes = kZeros == kNoZeros ? 0 : kZeros == kMinimums ? 32 : kBits == 8 ? 16 : 8;
+  static constexpr int scales = 128 * kBits, zeros = scales + groups * 32, bytes = (zeros + groups * zero_bytes + 15) / 16 * 16;
 
-  __device__ __forceinline__ void load(const Call& call, const TileView& from, int first, int warps, int lane) {
+  static __device__ __forceinline__ void fill(char* slot, const Call& call, const TileView& from, int block, int lane) {
+    const char* codes = reinterpret_cast<const char*>(from.codes) + static_cast<int64_t>(block) * scales;
 #pragma unroll
-    for (int i = 0; i < kBlocks; ++i) {
-      const int block = first + i * warps;
-      if (block >= call.blocks) continue;
-      codes[i] = load_codes<kBits>(from.codes, block, lane);
+    for (int at = 0; at < scales; at += 512)
+      if (scales % 512 == 0 || at + lane * 16 < scales) copy_ahead(slot + at + lane * 16, codes + at + lane * 16);
 #pragma unroll
-      for (int half = 0; half < (kWide ? 1 : 2); ++half) {
-        const uint32_t group = min(static_cast<uint32_t>(2 * block + half) >> call.group_shift, from.last_group);
-        factors[i][half] = load_row_factors<kBits, kZeros>(from.scales, from.zeros, group, lane / 4);
+    for (int i = 0; i < groups; ++i) {
+      const uint32_t group = min(static_cast<uint32_t>(2 * block + i) >> call.group_shift, from.last_group);
+      if (lane < 2)
+        copy_ahead(slot + scales + i * 32 + lane * 16, reinterpret_cast<const char*>(from.scales + group * 8) + lane * 16);
+      const uint8_t* stored = from.zeros + group * zero_bytes;
+      char* to = slot + zeros + i * zero_bytes;
+      if constexpr (zero_bytes == 8) {
+        if (lane == 2) copy_eight_ahead(to, stored);
+      } else if constexpr (zero_bytes > 0) {
+        if (lane >= 2 && lane < 2 + zero_bytes / 16) copy_ahead(to + (lane - 2) * 16, stored + (lane - 2) * 16);
       }
     }
   }
+  static __device__ __forceinline__ Codes<kBits> codes(const char* slot, int lane) {
+    Codes<kBits> c;
+    if constexpr (kBits <= 3) {
+      const uint2 v = reinterpret_cast<const uint2*>(slot)[lane];
+      c.w[0] = v.x, c.w[1] = v.y;
+      if constexpr (kBits == 3) c.w[2] = reinterpret_cast<const uint32_t*>(slot)[64 + lane];
+    } else {
+#pragma unroll
+      for (int i = 0; i < kBits / 4; ++i) {
+        const uint4 v = reinterpret_cast<const uint4*>(slot)[i * 32 + lane];
+        c.w[4 * i] = v.x, c.w[4 * i + 1] = v.y, c.w[4 * i + 2] = v.z, c.w[4 * i + 3] = v.w;
+      }
+    }
+    return c;
+  }
+  static __device__ __forceinline__ RowFactors factors(const char* slot, int i, int g) {
+    RowFactors f = {reinterpret_cast<const __half2*>(slot + scales + i * 32)[g], 0};
+    const char* at = slot + zeros + i * zero_bytes;
+    if constexpr (kZeros == kMinimums)
+      f.zero = reinterpret_cast<const uint32_t*>(at)[g];
+    else if constexpr (kZeros == kCodeZeros && kBits == 8)
+      f.zero = reinterpret_cast<const unsigned short*>(at)[g];
+    else if constexpr (kZeros == kCodeZeros)
+      f.zero = reinterpret_cast<const unsigned char*>(at)[g];
+    return f;
+  }
 };
 
-/// Asks for the first bytes of a block's tiles, as much as the cache surely holds for all blocks.
-__device__ __forceinline__ void ask_for_tiles(const Call& call) {
-  constexpr int64_t most = 48 * 1024;
-  int64_t asked = 0;
-  for (int at = blockIdx.x; at < call.work && asked < most; at += gridDim.x) {
-    const TileView tile = tile_of(call, at);
-    const int64_t bytes = tile.task->words_per_tile * 4;
-    for (int64_t i = threadIdx.x * 128; i < bytes; i += blockDim.x * 128)
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(reinterpret_cast<const char*>(tile.codes) + i));
-    asked += bytes;
-  }
-}
+/// The blocks that a warp works on, one after the other: every kGemvWarps-th of every tile of its thread block.
+struct Walk {
+  int at, block;  ///< tile among those of all tasks; done when at >= call.work
+  TileView tile;
 
-/// y = W x for up to 8 kEights tokens; kOne: one token, whose float activations every block rounds for itself. Weights do not
-/// wait for the kernel before: they are asked for before its results are.
+  __device__ __forceinline__ void next(const Call& call, int first) {
+    block += kGemvWarps;
+    if (block < call.blocks) return;
+    block = first;
+    at += gridDim.x;
+    if (at < call.work) tile = tile_of(call, at);
+  }
+};
+
+/// y = W x for up to 8 kEights tokens; kOne: one token, whose float activations every block rounds for itself. Every warp has a
+/// ring of slots that its weights come into ahead of their use; weights do not wait for the kernel before.
 template <int kBits, int kZeros, bool kWide, int kEights, bool kOne>
 __global__ void __launch_bounds__(kGemvThreads, kEights > 1 ? 2
                                                 : kOne      ? 4
                                                             : 3) gemv(const __grid_constant__ Call call) {
+  using Slots = Slot<kBits, kZeros, kWide>;
   extern __shared__ uint4 shared[];
-  constexpr int columns = kOne ? 1 : 8 * kEights, warps = kGemvThreads / 32;
-  constexpr int blocks = kEights > 1 ? 2 : kFlight<kBits>;
+  constexpr int columns = kOne ? 1 : 8 * kEights;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int padded = call.blocks * 64;
-  auto* partial = reinterpret_cast<float*>(shared);  // [2][warps][columns][16], by turns
-  auto* x = reinterpret_cast<__half*>(partial + 2 * warps * columns * 16);
-  auto* sums = reinterpret_cast<float*>(x + padded);
   const uint32_t magic = call.magic;
-  TileView tile = tile_of(call, blockIdx.x);
-  Flight<kBits, kZeros, kWide, blocks> flight;
+  char* ring = reinterpret_cast<char*>(shared) + warp * (kRingSlots * Slots::bytes);
+  auto* partial = reinterpret_cast<float*>(reinterpret_cast<char*>(shared) + kGemvWarps * kRingSlots * Slots::bytes);
+  auto* x = reinterpret_cast<__half*>(partial + 2 * kGemvWarps * columns * 16);  // partial: [2][warps][columns][16], by turns
+  auto* sums = reinterpret_cast<float*>(x + padded);
 #if __CUDA_ARCH__ >= 900
   cudaTriggerProgrammaticLaunchCompletion();
-  ask_for_tiles(call);
+#endif
+  const bool works = warp < call.blocks;
+  Walk ahead = {works ? static_cast<int>(blockIdx.x) : call.work, warp, tile_of(call, blockIdx.x)};
+#pragma unroll
+  for (int slot = 0; slot < kRingSlots - 1; ++slot) {
+    if (ahead.at < call.work) {
+      Slots::fill(ring + slot * Slots::bytes, call, ahead.tile, ahead.block, lane);
+      ahead.next(call, warp);
+    }
+    end_group();
+  }
+#if __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();
 #endif
-  flight.load(call, tile, warp, warps, lane);
   Inputs<kEights, kOne> inputs{call.rounded, call.sums, call.tokens, padded};
   float up = 1;
   if constexpr (kOne) {
@@ -272,24 +315,25 @@ __global__ void __launch_bounds__(kGemvThreads, kEights > 1 ? 2
     __syncthreads();
     inputs = {x, sums, 1, padded};
   }
-  int turn = 0;
+  int turn = 0, slot = 0;
   for (int at = blockIdx.x; at < call.work; at += gridDim.x, turn ^= 1) {
     float total[kEights][4] = {};
-    const TileView now = tile;
-    for (int first = warp; first < call.blocks; first += warps * blocks) {
-#pragma unroll
-      for (int i = 0; i < blocks; ++i) {
-        const int block = first + i * warps;
-        if (block < call.blocks)
-          add_block<kBits, kZeros, kWide>(flight.codes[i], flight.factors[i], inputs, magic, block, g, t, total);
+    for (int block = warp; block < call.blocks; block += kGemvWarps) {
+      wait_for_groups<kRingSlots - 2>();
+      __syncwarp();  // this slot is there for all lanes, and all have read the one before
+      if (ahead.at < call.work) {
+        Slots::fill(ring + (slot == 0 ? kRingSlots - 1 : slot - 1) * Slots::bytes, call, ahead.tile, ahead.block, lane);
+        ahead.next(call, warp);
       }
-      if (first + warps * blocks < call.blocks) flight.load(call, now, first + warps * blocks, warps, lane);
+      end_group();
+      const char* here = ring + slot * Slots::bytes;
+      RowFactors factors[kWide ? 1 : 2];
+#pragma unroll
+      for (int i = 0; i < (kWide ? 1 : 2); ++i) factors[i] = Slots::factors(here, i, g);
+      add_block<kBits, kZeros, kWide>(Slots::codes(here, lane), factors, inputs, magic, block, g, t, total);
+      slot = slot == kRingSlots - 1 ? 0 : slot + 1;
     }
-    if (at + static_cast<int>(gridDim.x) < call.work) {  // the next tile comes while this one is summed up
-      tile = tile_of(call, at + gridDim.x);
-      flight.load(call, tile, warp, warps, lane);
-    }
-    float* mine = partial + turn * warps * columns * 16;
+    float* mine = partial + turn * kGemvWarps * columns * 16;
 #pragma unroll
     for (int n = 0; n < kEights; ++n) {
 #pragma unroll
@@ -299,13 +343,14 @@ __global__ void __launch_bounds__(kGemvThreads, kEights > 1 ? 2
       }
     }
     __syncthreads();
+    const TaskView& task = task_of(call, at);
     for (int i = threadIdx.x; i < columns * 16; i += kGemvThreads) {
-      const int token = i / 16, row = now.tile * 16 + i % 16;
-      if (token >= call.tokens || row >= now.task->rows) continue;
+      const int token = i / 16, row = (at - task.first) * 16 + i % 16;
+      if (token >= call.tokens || row >= task.rows) continue;
       float sum = 0;
 #pragma unroll
-      for (int w = 0; w < warps; ++w) sum += mine[w * columns * 16 + i];
-      now.task->y[token * now.task->y_stride + row] = sum * now.task->down * (kOne ? up : call.token_scale[token]);
+      for (int w = 0; w < kGemvWarps; ++w) sum += mine[w * columns * 16 + i];
+      task.y[token * task.y_stride + row] = sum * task.down * (kOne ? up : call.token_scale[token]);
     }
   }
 }

@@ -1,7 +1,6 @@
 // Chooses the kernel for a call.
 #pragma once
 #include <algorithm>
-#include <cstdlib>
 #include <type_traits>
 
 #include "lighten/kernels/cuda/gemm.cuh"
@@ -21,14 +20,12 @@ template <int kBits, int kZeros, bool kWide, int kEights, bool kOne>
 void start_gemv(const Call& call, const Launch& how) {
   const auto kernel = gemv<kBits, kZeros, kWide, kEights, kOne>;
   const size_t padded = static_cast<size_t>(call.blocks) * 64;
-  size_t shared = static_cast<size_t>(2 * kGemvThreads / 32 * (kOne ? 1 : 8 * kEights) * 16) * sizeof(float);
+  size_t shared = kGemvWarps * (static_cast<size_t>(kRingSlots * Slot<kBits, kZeros, kWide>::bytes) +
+                                2 * (kOne ? 1 : 8 * kEights) * 16 * sizeof(float));
   if (kOne) shared += padded * sizeof(__half) + padded / 32 * sizeof(float);
   allow_shared(kernel, shared);
   int resident = 0;
   expect_ok(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, kGemvThreads, shared), "occupancy");
-  // Where launches overlap, some room is left to the next one, whose weights are then on their way.
-  static const int part = std::getenv("LT_PART") ? std::atoi(std::getenv("LT_PART")) : 4;
-  if (how.overlap) resident = resident * part / 4;
   const int grid = std::min(call.work, how.processors * std::max(resident, 1));
   start(kernel, dim3(static_cast<unsigned>(grid)), kGemvThreads, shared, how, call);
 }
