@@ -1,6 +1,13 @@
 #include "lighten/compress/checkpoint.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
@@ -31,7 +38,29 @@ void load_store(const SafetensorsFile& file, const std::string& name, std::optio
   }
 }
 
+[[noreturn]] void refuse_busy(const fs::path& folder) {
+  throw_error<FileError>("another process is working in {}; wait for it, or choose another -o", folder.string());
+}
+
 }  // namespace
+
+FolderLock::FolderLock(const fs::path& folder) : fd_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  if (fd_ < 0) throw_error<FileError>("{} cannot be opened: {}", folder.string(), std::strerror(errno));
+  int result;
+  while ((result = ::flock(fd_, LOCK_EX | LOCK_NB)) != 0 && errno == EINTR) continue;
+  const int error = result == 0 ? 0 : errno;
+  struct stat locked = {}, named = {};
+  const bool moved = ::fstat(fd_, &locked) != 0 || ::stat(folder.c_str(), &named) != 0 || locked.st_ino != named.st_ino;
+  if (error == EWOULDBLOCK || moved) {  // moved: the other one has just finished
+    ::close(fd_);
+    refuse_busy(folder);
+  }
+  if (error != 0)
+    warn(fmt::format("{} cannot be locked ({}): start no second quantize with the same -o", folder.string(),
+                     std::strerror(error)));
+}
+
+FolderLock::~FolderLock() { ::close(fd_); }
 
 void claim_folder(const fs::path& folder, const Json& fingerprint) {
   const fs::path path = folder / kSettings;

@@ -14,6 +14,23 @@ struct Checkpoint {
   std::vector<LayerError> errors;
 };
 
+/// One process at a time in a folder of unfinished work. The kernel locks the folder itself: no file is left, and the lock goes
+/// with the process, however that ends. Where a file system cannot do that, a warning says so.
+class FolderLock {
+ public:
+  /// Throws FileError "another process is working in FOLDER".
+  explicit FolderLock(const fs::path& folder);
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  int fd_;
+};
+
+/// check_output(), but for the question whether another process works there.
+void check_places(const QuantizeRequest& request);
+
 /// Throws OptionError naming the first setting that differs from those the folder was begun with. Writes them when there are
 /// none yet.
 void claim_folder(const fs::path& folder, const Json& fingerprint);

@@ -41,7 +41,7 @@ fs::path partial_folder(const fs::path& output) {
   return text + ".partial";
 }
 
-void check_output(const QuantizeRequest& request) {
+void compress::check_places(const QuantizeRequest& request) {
   const fs::path &output = request.output, partial = partial_folder(output);
   if (output.empty()) throw OptionError("the output folder has no name: give -o DIR");
   if (output.extension() == ".gguf")
@@ -65,6 +65,12 @@ void check_output(const QuantizeRequest& request) {
         "{} is in the way: unfinished work would be kept there, and it is none of lighten's; move it, or "
         "choose another -o",
         partial.string());
+}
+
+void check_output(const QuantizeRequest& request) {
+  compress::check_places(request);
+  const fs::path partial = partial_folder(request.output);
+  if (fs::exists(partial)) const compress::FolderLock free(partial);
   if (!request.resume && !request.force && compress::has_finished_blocks(partial))
     throw_error<FileError>("{} holds unfinished work: go on with it with --resume, or start anew with --force",
                            partial.string());

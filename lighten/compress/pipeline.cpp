@@ -230,6 +230,7 @@ QuantizeReport quantize(const QuantizeRequest& request) {
   report.tokens_before = decided.trim ? decided.trim->before : report.tokens_after;
   report.rows_saved = prepared.needed.rows_saved;
   AtomicFolder folder(request.output, request.force, /*keep_partial=*/true);
+  const FolderLock lock(folder.path());
   if (!request.resume && !fs::is_empty(folder.path())) {
     info(fmt::format("unfinished work in {} is thrown away (--resume would go on with it)", folder.path().string()));
     for (const auto& entry : fs::directory_iterator(folder.path())) fs::remove_all(entry.path());
@@ -244,7 +245,7 @@ QuantizeReport quantize(const QuantizeRequest& request) {
   }
   fs::remove_all(folder.path() / "spill");
   release_folder(folder.path());
-  if (request.force) check_output(request);  // it may have changed while the work ran
+  if (request.force) check_places(request);  // it may have changed while the work ran
   folder.commit();
   measure(report, request.output);
   report.seconds = seconds_since(start);

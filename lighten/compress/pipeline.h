@@ -43,7 +43,8 @@ QuantizePlan plan_quantize(const QuantizeRequest& request);
 
 /// Throws unless the output may be written. It must not be the model or a text that is read, nor a folder around them, nor lie
 /// inside the model's folder (OptionError). If it exists, `force` is needed, and it must be a light model or empty: nothing
-/// else is ever replaced (FileError). The same holds for what is found in partial_folder(output).
+/// else is ever replaced (FileError). The same holds for what is found in partial_folder(output), where no other process may be
+/// working.
 void check_output(const QuantizeRequest& request);
 /// Everything that quantize() checks before it writes: output, options, shapes, disk, calibration text. Throws as it does.
 void check_quantize(const QuantizeRequest& request);

@@ -248,6 +248,26 @@ TEST(Pipeline, UnfinishedWorkIsKeptUnlessForced) {
   EXPECT_NO_THROW(LightModel(folder / "out"));
 }
 
+TEST(Pipeline, ASecondRunIntoTheSameOutputIsRefusedWhileTheFirstWorks) {
+  const fs::path folder = new_model("twice");
+  QuantizeRequest first = request_in(folder, "out", {gptq_method()});
+  int refused = 0;
+  first.on_block = [&](int64_t) {
+    QuantizeRequest second = request_in(folder, "out", {gptq_method()});
+    for (const bool resume : {false, true})
+      for (const bool force : {false, true}) {
+        second.resume = resume;
+        second.force = force;
+        const std::string said = message_of<FileError>([&] { quantize(second); });
+        refused += contains(said, "another process is working in " + (folder / "out.partial").string());
+      }
+  };
+  quantize(first);
+  EXPECT_EQ(refused, 4 * 3) << "at each of three blocks";
+  quantize(request_in(folder, "alone", {gptq_method()}));
+  EXPECT_EQ(contents(folder / "out"), contents(folder / "alone"));
+}
+
 TEST(Pipeline, SpilledActivationsGiveTheSameBytes) {
   const fs::path folder = new_model("spill");
   quantize(request_in(folder, "memory", {power_fold(), gptq_with({.asymmetric = true})}));
