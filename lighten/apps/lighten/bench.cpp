@@ -1,4 +1,5 @@
 // lighten bench: prefill, decode, loading and memory of a model, or of a shape with random weights.
+#include <algorithm>
 #include <iostream>
 #include <optional>
 
@@ -15,6 +16,8 @@ namespace lighten {
 
 namespace {
 
+constexpr int kUsageExit = 2;
+
 /// In a process of its own that holds no torch, so that the peak of memory is the model's: lighten-run, where it stands beside
 /// this program. Else in this process. Nothing if the other program failed; it has said why.
 std::optional<Json> measure(const BenchOptions& options, int& exit_code) {
@@ -24,8 +27,11 @@ std::optional<Json> measure(const BenchOptions& options, int& exit_code) {
   std::vector<std::string> arguments = {runner.string(), "bench"};
   if (!options.model.empty()) arguments.push_back(options.model);
   if (is_quiet()) arguments.emplace_back("--quiet");
-  BenchOptions values = options;
+  BenchOptions values = options, defaults;
+  const OptionList usual = describe(defaults);
   for (const Option& option : describe(values)) {
+    const auto same = [&](const Option& other) { return other.name == option.name && other.value() == option.value(); };
+    if (std::any_of(usual.begin(), usual.end(), same)) continue;
     const bool of_random = option.name == "random" || option.name == "bits" || option.name == "group-size";
     if (of_random && options.random.empty()) continue;
     if (option.name == "exact" || option.name == "limits") {
@@ -37,6 +43,11 @@ std::optional<Json> measure(const BenchOptions& options, int& exit_code) {
   }
   const ProcessResult child = run_process(arguments, {}, {}, /*show_errors=*/true);
   exit_code = child.exit_code;
+  if (exit_code == kUsageExit)
+    warn(
+        fmt::format("{} refused what this program passed on; if it does not know an option, it is another build: build or "
+                    "install both anew",
+                    runner.string()));
   if (exit_code != 0) return std::nullopt;
   return Json::parse(child.output);
 }
