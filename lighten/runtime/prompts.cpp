@@ -1,4 +1,5 @@
 // `lighten run --prompts`: a file of prompts, answered together.
+#include <algorithm>
 #include <chrono>
 #include <ostream>
 
@@ -24,7 +25,11 @@ std::string prompt_of(const std::string& line, const fs::path& file, int64_t num
 class Answers {
  public:
   Answers(RuntimeModel& model, const RunOptions& options, const std::vector<std::string>& prompts)
-      : batch_(model, {.parallel = options.parallel, .context = options.context}), prompts_(prompts), told_(prompts.size()) {
+      : batch_(model, {.parallel = options.parallel, .context = options.context}),
+        prompts_(prompts),
+        told_(prompts.size()),
+        numbers_(prompts.size()),
+        errors_(prompts.size()) {
     const PromptWriter writer(model, options);
     for (size_t i = 0; i < prompts.size(); ++i) {
       std::vector<ChatMessage> messages;
@@ -32,25 +37,39 @@ class Answers {
       messages.push_back({"user", prompts[i]});
       GenerateOptions how = writer.how();
       how.sampling.seed += i;  // equal prompts get answers of their own
-      batch_.add(writer.ids(messages), how);
+      try {
+        numbers_[i] = batch_.add(writer.ids(messages), how);
+      } catch (const Error& error) {
+        errors_[i] = error.what();
+        warn(fmt::format("prompt {} (counted from 0) is left out: {}", i, errors_[i]));
+      }
     }
   }
   /// One step of all; false when everything is answered.
   bool step() { return batch_.step(); }
   void interrupt() {
-    for (size_t i = 0; i < prompts_.size(); ++i) batch_.leave(i);
+    for (size_t i = 0; i < prompts_.size(); ++i)
+      if (errors_[i].empty()) batch_.leave(numbers_[i]);
   }
   /// Answers that have come since the last call.
   Json fresh() {
     Json answers = Json::array();
     for (size_t i = 0; i < prompts_.size(); ++i) {
-      if (told_[i] || !batch_.finished(i)) continue;
+      const bool refused = !errors_[i].empty();
+      if (told_[i] || (!refused && !batch_.finished(numbers_[i]))) continue;
       told_[i] = true;
       Json answer = {{"index", i}, {"prompt", prompts_[i]}};
-      answer.update(to_json(batch_.result(i)));
+      if (refused)
+        answer["error"] = errors_[i];
+      else
+        answer.update(to_json(batch_.result(numbers_[i])));
       answers.push_back(std::move(answer));
     }
     return answers;
+  }
+  /// Prompts that could not be answered.
+  int64_t refused() const {
+    return std::count_if(errors_.begin(), errors_.end(), [](const std::string& error) { return !error.empty(); });
   }
   int64_t reused_tokens() const { return batch_.reused_tokens(); }
 
@@ -58,6 +77,8 @@ class Answers {
   BatchGenerator batch_;
   const std::vector<std::string>& prompts_;
   std::vector<bool> told_;
+  std::vector<size_t> numbers_;      ///< in the batch
+  std::vector<std::string> errors_;  ///< why a prompt is not in the batch, else ""
 };
 
 }  // namespace
@@ -92,7 +113,7 @@ int answer_prompts(RuntimeModel& model, const RunOptions& options, Json report, 
     more = answers.step();
     for (Json& answer : answers.fresh()) {
       if (options.json != "-") out << json_text(answer) << std::endl;
-      tokens += std::ssize(answer.at("tokens"));
+      if (answer.contains("tokens")) tokens += std::ssize(answer.at("tokens"));
       progress.advance();
       report["answers"].push_back(std::move(answer));
     }
@@ -109,7 +130,8 @@ int answer_prompts(RuntimeModel& model, const RunOptions& options, Json report, 
     write_file(options.json, json_text(report, 1) + "\n");
   }
   if (!out.good()) throw FileError("cannot write the answers to standard output: the disk is full, or nobody reads it");
-  return interrupt_requested() ? 130 : 0;
+  if (interrupt_requested()) return 130;
+  return answers.refused() > 0 ? 1 : 0;
 }
 
 }  // namespace lighten
