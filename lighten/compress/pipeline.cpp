@@ -189,6 +189,9 @@ Prepared prepare(const QuantizeRequest& request) {
   check_output(request);
   Prepared prepared{decide(request), {}, {}};
   const Decided& decided = prepared.decided;
+  if (decided.trim && request.trim_tokens > 0 && decided.trim->after > request.trim_tokens)
+    warn(fmt::format("--trim-tokens {}: the texts and what must stay need {} tokens; all of these are kept",
+                     request.trim_tokens, decided.trim->after));
   prepared.needed = footprint(request, decided);
   if (prepared.needed.disk > prepared.needed.disk_free)
     throw_error<FileError>(
