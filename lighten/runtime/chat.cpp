@@ -236,6 +236,8 @@ int run_command(const RunOptions& options, std::istream& in, std::ostream& out) 
                                          .device = device(options.device)});
   check_vocabulary(*model, options.model);
   const double load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (!options.raw && detect_chat_format(model->chat_template()) == ChatFormat::none)
+    info("no chat template: the prompt is continued as it is");
   Json report = {{"model", options.model}, {"load_seconds", load_seconds}, {"weight_bytes", model->weight_bytes()}};
   if (!options.prompts.empty()) return answer_prompts(*model, options, std::move(report), out);
   Conversation conversation(*model, options);
