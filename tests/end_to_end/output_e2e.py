@@ -73,4 +73,10 @@ other = lighten("bench", folder / "light", *speed, "--quiet", program=runner)
 a, b = json.loads(done.stdout), json.loads(other.stdout)
 check(list(a) == list(b), "bench and lighten-run bench give the same keys")
 check(a["rss_bytes"] < 40e6, f"bench counts the model's memory, not libtorch's ({a['rss_bytes'] / 1e6:.0f} MB)")
+(folder / "prompts.txt").write_text("the model\n" + "x" * 3000 + "\nthe text\n")
+done = lighten(model, "--prompts", folder / "prompts.txt", "-n", 3, "--raw", program=runner)
+answers = {answer["index"]: answer for answer in map(json.loads, done.stdout.splitlines())}
+check(done.returncode == 1 and sorted(answers) == [0, 1, 2] and [i for i in answers if "error" in answers[i]] == [1] and "prompt 1" in done.stderr, "a prompt that does not fit is named, the others are answered", done)
+remark = "no chat template"
+check(remark not in done.stderr and remark in lighten(model, "-p", "the", "-n", 1, program=runner).stderr, "a model without a chat template says so, not with --raw", done)
 finish()
