@@ -79,7 +79,8 @@ int converse(Conversation& conversation, const RunOptions& options, Json report,
 std::vector<std::string> read_prompts(const fs::path& file);
 
 /// Answers the prompts of options.prompts together; on `out` a line of JSON {"index", "prompt", "text", "reason", ...} for each
-/// as it is done. The part of run_command after loading.
+/// as it is done; one that does not fit gets "error" in place of the text, and the exit code is 1. The part of run_command
+/// after loading.
 int answer_prompts(RuntimeModel& model, const RunOptions& options, Json report, std::ostream& out);
 
 /// Loads the model, then answers the prompt, the file of prompts or, without one, the lines of `in` until its end or /exit

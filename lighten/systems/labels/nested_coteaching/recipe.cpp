@@ -264,7 +264,8 @@ void run(Bench& bench) {
   plot_curves(bench, fmt::format("Learning {}, 40 % wrong labels, first seed", extent.cases[0].data), "test accuracy", curves);
   bench.note(
       "Fashion-MNIST (10 classes) and letters (62), a share of all labels exchanged for another class at random. Training and "
-      "validation labels are noisy alike; epoch and number of features are chosen on the noisy validation labels, never on test "
+      "validation labels are noisy alike; epoch and number of features are chosen on the noisy validation labels, never on "
+      "test "
       "data. Pairs predict with the mean of two nets, so they are compared with pairs. 'Memorised' is the share of "
       "wrong "
       "training labels that a net gives back after its last epoch: a net that cannot memorise would prove nothing.");
