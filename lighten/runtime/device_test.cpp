@@ -42,8 +42,7 @@ TEST(DecoderOnCard, LogitsAreThoseOfTheProcessor) {
         norm += std::pow(static_cast<double>(want[i]), 2);
       }
       const double relative = std::sqrt(difference / norm);
-      EXPECT_LT(relative, 1e-2) << bits << " bits, " << count << " tokens from " << first;
-      std::printf("%d bits, %d tokens from %d: relative difference %.2e\n", bits, count, first, relative);
+      EXPECT_LT(relative, 3e-3) << bits << " bits, " << count << " tokens from " << first;
     }
   }
 }
