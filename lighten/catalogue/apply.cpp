@@ -7,6 +7,7 @@
 #include "lighten/data/image_sets.h"
 #include "lighten/data/picture_reader.h"
 #include "lighten/eval/predictions.h"
+#include "lighten/features/feature_rows.h"
 #include "lighten/formats/json_fields.h"
 #include "lighten/formats/npy.h"
 #include "lighten/train/classify.h"
@@ -71,12 +72,11 @@ Json write_answers(const ApplyOptions& options, const std::string& output, const
 }
 
 torch::Tensor rows_for(const fs::path& file, int64_t columns) {
-  const NpyFile npy(file);
-  if (npy.rows() == 0) throw_error<FormatError>("{}: holds no rows; a sample has one each", file.string());
-  if (npy.columns() != columns)
+  const torch::Tensor rows = read_feature_rows(file, "sample");
+  if (rows.size(1) != columns)
     throw_error<FormatError>("{}: {} columns, but the model reads {}; make them as those of the training were made",
-                             file.string(), npy.columns(), columns);
-  return torch::tensor(npy.to_float()).view({npy.rows(), npy.columns()});
+                             file.string(), rows.size(1), columns);
+  return rows;
 }
 
 std::vector<std::string> class_names_of(const fs::path& folder, const std::string& field, int64_t outputs) {

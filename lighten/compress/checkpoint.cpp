@@ -62,20 +62,35 @@ FolderLock::FolderLock(const fs::path& folder) : fd_(::open(folder.c_str(), O_RD
 
 FolderLock::~FolderLock() { ::close(fd_); }
 
-void claim_folder(const fs::path& folder, const Json& fingerprint) {
-  const fs::path path = folder / kSettings;
-  if (!fs::exists(path)) {
-    write_file(path, json_text(fingerprint, 2) + "\n");
-    return;
-  }
-  const Json begun = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+namespace {
+
+/// "bits was 4, now it is 3": the first setting that differs from those in the file; empty if none does.
+std::string other_setting(const fs::path& settings, const Json& fingerprint) {
+  const Json begun = Json::parse(read_file(settings), nullptr, /*allow_exceptions=*/false);
   const Json now = Json::parse(json_text(fingerprint));  // as it would come back from the file
-  for (const auto& [key, value] : now.items())
-    if (!begun.is_object() || !begun.contains(key) || begun[key] != value)
+  for (const auto& [key, value] : now.items()) {
+    const bool known = begun.is_object() && begun.contains(key);
+    if (!known || begun[key] != value)
+      return fmt::format("{} was {}, now it is {}", key, known ? json_text(begun[key]) : "unknown", json_text(value));
+  }
+  return "";
+}
+
+}  // namespace
+
+void claim_folder(const fs::path& folder, const Json& fingerprint, bool resume, bool force) {
+  const fs::path settings = folder / kSettings;
+  if (!fs::is_empty(folder)) {
+    const std::string other = fs::exists(settings) ? other_setting(settings, fingerprint) : "it is none of quantize's";
+    if (resume && other.empty()) return;
+    if (resume && !force && has_finished_blocks(folder))
       throw_error<OptionError>(
-          "{} was begun with another setting: {} was {}, now it is {}; give the same settings, or leave out --resume to start "
-          "anew",
-          folder.string(), key, begun.is_object() && begun.contains(key) ? json_text(begun[key]) : "unknown", json_text(value));
+          "{} holds unfinished work of another setting: {}; give the same settings, or start anew with --no-resume",
+          folder.string(), other);
+    info(fmt::format("unfinished work in {} is thrown away ({})", folder.string(), resume ? other : "--no-resume"));
+    for (const auto& entry : fs::directory_iterator(folder)) fs::remove_all(entry.path());
+  }
+  write_file(settings, json_text(fingerprint, 2) + "\n");
 }
 
 bool is_unfinished_work(const fs::path& folder) {

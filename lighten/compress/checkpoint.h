@@ -31,9 +31,10 @@ class FolderLock {
 /// check_output(), but for the question whether another process works there.
 void check_places(const QuantizeRequest& request);
 
-/// Throws OptionError naming the first setting that differs from those the folder was begun with. Writes them when there are
-/// none yet.
-void claim_folder(const fs::path& folder, const Json& fingerprint);
+/// Makes the folder hold nothing but work of these settings. Unfinished work of the same ones stays if `resume`; everything
+/// else is thrown away with a remark, but finished blocks of other settings only if `force` or not `resume`: else OptionError,
+/// which names the first setting that differs.
+void claim_folder(const fs::path& folder, const Json& fingerprint, bool resume, bool force);
 /// Whether claim_folder() was here.
 bool is_unfinished_work(const fs::path& folder);
 /// Whether it holds finished blocks.

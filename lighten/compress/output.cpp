@@ -71,9 +71,6 @@ void check_output(const QuantizeRequest& request) {
   compress::check_places(request);
   const fs::path partial = partial_folder(request.output);
   if (fs::exists(partial)) const compress::FolderLock free(partial);
-  if (!request.resume && !request.force && compress::has_finished_blocks(partial))
-    throw_error<FileError>("{} holds unfinished work: go on with it with --resume, or start anew with --force",
-                           partial.string());
 }
 
 }  // namespace lighten

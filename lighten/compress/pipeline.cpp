@@ -69,13 +69,11 @@ class Run {
     auto budget = std::make_shared<SpillBudget>();
     budget->limit = request_.spill_bytes;
     budget->folder = folder_ / "spill";
-    if (request_.resume) {
-      streams_ = plan_streams(rows_, decided_.needs, budget);
-      const std::optional<Checkpoint> found = load_checkpoint(folder_, streams_);
-      if (found && pieces_before(found->layer)) {
-        info(fmt::format("going on in {}: {} of {} blocks are done", folder_.string(), found->layer, config_.layers));
-        return *found;
-      }
+    streams_ = plan_streams(rows_, decided_.needs, budget);
+    const std::optional<Checkpoint> found = load_checkpoint(folder_, streams_);
+    if (found && pieces_before(found->layer)) {
+      info(fmt::format("going on in {}: {} of {} blocks are done", folder_.string(), found->layer, config_.layers));
+      return *found;
     }
     const Decoder ends = load_ends(config_, read_);
     torch::Tensor rounded = round_ends(ends);
@@ -234,11 +232,7 @@ QuantizeReport quantize(const QuantizeRequest& request) {
   report.rows_saved = prepared.needed.rows_saved;
   AtomicFolder folder(request.output, request.force, /*keep_partial=*/true);
   const FolderLock lock(folder.path());
-  if (!request.resume && !fs::is_empty(folder.path())) {
-    info(fmt::format("unfinished work in {} is thrown away (--resume would go on with it)", folder.path().string()));
-    for (const auto& entry : fs::directory_iterator(folder.path())) fs::remove_all(entry.path());
-  }
-  claim_folder(folder.path(), fingerprint(request, decided));
+  claim_folder(folder.path(), fingerprint(request, decided), request.resume, request.force);
   {
     Run run(request, decided, prepared.rows, folder.path());
     report.errors = run.blocks();

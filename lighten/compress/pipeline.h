@@ -28,9 +28,10 @@ struct QuantizeRequest {
   int64_t calibration_tokens = 32768, calibration_row = 512;
   uint64_t seed = 0;
   int threads = 0;
-  bool force = false, resume = false;
+  bool force = false;                 ///< replace an existing light model; start anew over unfinished work of other settings
+  bool resume = true;                 ///< go on with unfinished work of the same settings; false: start anew
   uint64_t spill_bytes = 4ull << 30;  ///< activations past this many bytes go to disk
-  double checkpoint_seconds = 20;     ///< how often the streams are saved for `resume`; work since the last time is done again
+  double checkpoint_seconds = 20;     ///< how often the streams are saved for going on; work since the last time is done again
   std::function<void(int64_t layer)> on_block;  ///< called before each block; what it throws ends the work like an interruption
 };
 
@@ -67,8 +68,8 @@ struct QuantizeReport {
   std::vector<LayerError> errors;
   Json json() const;
 };
-/// Throws OptionError, FormatError, CalibrationError, FileError. Ctrl-C and kill leave `<output>.partial`, from which `resume`
-/// goes on to bit-equal output.
+/// Throws OptionError, FormatError, CalibrationError, FileError. Ctrl-C and kill leave `<output>.partial`, from which the
+/// same request goes on to bit-equal output; work of other settings there is an OptionError that names the difference.
 QuantizeReport quantize(const QuantizeRequest& request);
 
 }  // namespace lighten

@@ -143,7 +143,6 @@ void expect_resumed_equals_whole(const std::string& name, const std::vector<Meth
   };
   EXPECT_THROW(quantize(part), Interrupted);
   EXPECT_FALSE(fs::exists(folder / "part"));
-  part.resume = true;
   std::vector<int64_t> done;
   part.on_block = [&done](int64_t layer) { done.push_back(layer); };
   const QuantizeReport resumed = quantize(part);
@@ -170,7 +169,6 @@ TEST(Pipeline, InterruptedBeforeTheFirstCheckpointStartsAgain) {
   };
   EXPECT_THROW(quantize(request), Interrupted);
   request.on_block = {};
-  request.resume = true;
   quantize(request);
   QuantizeRequest whole = request_in(folder, "whole", {gptq_method()});
   quantize(whole);
@@ -198,9 +196,7 @@ TEST(Pipeline, KilledAndResumedEqualsNeverKilled) {
   EXPECT_NE(child.exit_code, 0) << child.output;
   EXPECT_TRUE(fs::exists(folder / "killed.partial" / "state.safetensors"));
   EXPECT_FALSE(fs::exists(folder / "killed"));
-  QuantizeRequest request = request_in(folder, "killed", {gptq_method()});
-  request.resume = true;
-  quantize(request);
+  quantize(request_in(folder, "killed", {gptq_method()}));
   quantize(request_in(folder, "whole", {gptq_method()}));
   EXPECT_EQ(contents(folder / "killed"), contents(folder / "whole"));
 }
@@ -208,24 +204,48 @@ TEST(Pipeline, KilledAndResumedEqualsNeverKilled) {
 TEST(Pipeline, ResumingWithOtherSettingsIsRefusedAndNamesTheDifference) {
   const fs::path folder = new_model("other");
   QuantizeRequest request = request_in(folder, "out", {gptq_method()});
-  request.on_block = [](int64_t) { throw Interrupted(); };
+  request.on_block = [](int64_t layer) {
+    if (layer == 2) throw Interrupted();
+  };
   EXPECT_THROW(quantize(request), Interrupted);
-  request.resume = true;
   QuantizeRequest other = request;
   other.bits = 3;
   EXPECT_TRUE(contains(message_of<OptionError>([&] { quantize(other); }), "bits was 4, now it is 3"));
   other = request;
   write_file(folder / "text.txt", test::random_text(4000, 8));
   EXPECT_TRUE(contains(message_of<OptionError>([&] { quantize(other); }), "calibration text"));
+  EXPECT_TRUE(fs::exists(folder / "out.partial" / "state.safetensors")) << "what was done is kept";
+}
+
+TEST(Pipeline, OtherSettingsStartAnewWhereNothingIsLostOrItIsAskedFor) {
+  const fs::path folder = new_model("settings");
+  QuantizeRequest wanted = request_in(folder, "whole", {gptq_method()});
+  wanted.bits = 3;
+  quantize(wanted);
+  wanted.output = folder / "out";
+  for (const int stop : {0, 2}) {  // no block is finished, then one is
+    QuantizeRequest request = request_in(folder, "out", {gptq_method()});
+    request.resume = false;
+    request.on_block = [stop](int64_t layer) {
+      if (layer == stop) throw Interrupted();
+    };
+    EXPECT_THROW(quantize(request), Interrupted);
+    QuantizeRequest next = wanted;
+    next.force = stop > 0;
+    quantize(next);
+    EXPECT_EQ(contents(folder / "whole"), contents(folder / "out"));
+    fs::remove_all(folder / "out");
+  }
 }
 
 TEST(Pipeline, ResumingWithAnotherModelOfEqualSizeIsRefused) {
   const fs::path folder = new_model("swapped");
   const fs::path weights = folder / "model" / "model.safetensors";
   QuantizeRequest request = request_in(folder, "out", {gptq_method()});
-  request.on_block = [](int64_t) { throw Interrupted(); };
+  request.on_block = [](int64_t layer) {
+    if (layer == 2) throw Interrupted();
+  };
   EXPECT_THROW(quantize(request), Interrupted);
-  request.resume = true;
   EXPECT_THROW(quantize(request), Interrupted) << "the same model is taken up";
   const auto size = fs::file_size(weights);
   const auto time = fs::last_write_time(weights);
@@ -241,7 +261,7 @@ TEST(Pipeline, UnfinishedWorkIsKeptUnlessForced) {
   fs::create_directories(folder / "out.partial");
   write_file(folder / "out.partial" / "request.json", "{}");
   write_file(folder / "out.partial" / "state.safetensors", "");
-  EXPECT_TRUE(contains(message_of<FileError>([&] { quantize(request); }), "holds unfinished work"));
+  EXPECT_TRUE(contains(message_of<OptionError>([&] { quantize(request); }), "holds unfinished work"));
   EXPECT_EQ(read_file(folder / "out.partial" / "request.json"), "{}");
   request.force = true;
   quantize(request);

@@ -149,7 +149,6 @@ TEST(Trim, InterruptedAndResumedEqualsUninterruptedAndAnotherCorpusIsRefused) {
     if (layer == 2) throw Interrupted();
   };
   EXPECT_THROW(quantize(part), Interrupted);
-  part.resume = true;
   part.on_block = {};
   QuantizeRequest other = part;
   other.trim_min_count = 2;

@@ -11,6 +11,7 @@
 #include "lighten/data/picture_reader.h"
 #include "lighten/formats/csv.h"
 #include "lighten/formats/npy.h"
+#include "lighten/formats/text_rows.h"
 
 namespace lighten {
 namespace {
@@ -22,7 +23,7 @@ std::vector<fs::path> client_folders(const fs::path& folder) {
   for (const auto& entry : fs::directory_iterator(folder))
     if (entry.is_directory()) folders.push_back(entry.path());
   if (folders.empty())
-    throw_error<FileError>("{}: no sub-folder; every client is one, with features.npy or pictures, and labels.csv",
+    throw_error<FileError>("{}: no sub-folder; every client is one, with features.npy, texts or pictures, and labels.csv",
                            folder.string());
   std::sort(folders.begin(), folders.end());
   return folders;
@@ -40,6 +41,21 @@ void read_features(const fs::path& file, ClientFiles& clients) {
   for (int64_t i = 0; i < matrix.rows(); ++i) clients.ids.push_back(std::to_string(i));
 }
 
+/// The client's texts, or nothing.
+fs::path texts_in(const fs::path& client) {
+  for (const char* name : {"texts.txt", "texts.jsonl", "texts.csv", "texts.tsv"})
+    if (fs::exists(client / name)) return client / name;
+  return {};
+}
+
+void read_client_texts(const fs::path& file, ClientFiles& clients) {
+  int64_t row = 0;
+  for (std::string& text : read_text_rows(file)) {
+    clients.texts.push_back(std::move(text));
+    clients.ids.push_back(std::to_string(row++));
+  }
+}
+
 /// Labels as texts ("" where there is none) of the client whose samples begin at `begin`.
 void read_client_labels(const fs::path& file, const ClientFiles& clients, int64_t begin, std::vector<std::string>& labels,
                         LabelCensus& census) {
@@ -53,7 +69,7 @@ void read_client_labels(const fs::path& file, const ClientFiles& clients, int64_
     if (found == place.end())
       throw_error<FormatError>("{}: there is no sample '{}' in {} (ids are {})", table.where(row), name,
                                file.parent_path().string(),
-                               clients.are_pictures() ? "file names of pictures" : "rows of features.npy, from 0");
+                               clients.are_pictures() ? "file names of pictures" : "rows of its features or texts, from 0");
     if (const auto [first, added] = seen.emplace(name, table.lines[static_cast<size_t>(row)]); !added)
       throw_error<FormatError>("{}: '{}' stands here a second time (the first is in line {})", table.where(row), name,
                                first->second);
@@ -64,26 +80,43 @@ void read_client_labels(const fs::path& file, const ClientFiles& clients, int64_
 
 }  // namespace
 
+fs::path client_rows(const fs::path& folder) {
+  if (fs::exists(folder / "features.npy")) return folder / "features.npy";
+  const fs::path texts = texts_in(folder);
+  if (texts.empty())
+    throw_error<FileError>("{}: holds neither features.npy nor texts.txt, .jsonl, .csv or .tsv", folder.string());
+  return texts;
+}
+
 ClientFiles read_clients(const fs::path& folder, const ClientFileOptions& options) {
   const std::vector<fs::path> folders = client_folders(folder);
   ClientFiles clients;
   clients.begin = {0};
   std::vector<std::string> labels;
   Progress progress("reading clients", std::ssize(folders), "clients");
-  bool pictures = false;
+  std::string kind;
   PictureReader reader(clients.pictures, {.side = options.side, .channels = options.grey ? 1 : 3});
   LabelCensus census;
   for (const fs::path& client : folders) {
-    const bool has_features = fs::exists(client / "features.npy");
-    const std::vector<fs::path> files = has_features ? std::vector<fs::path>{} : pictures_in(client);
-    if (!has_features && files.empty())
-      throw_error<FileError>("client '{}' has no data: {} holds neither features.npy nor a PNG or JPEG picture; take it out",
-                             client.filename().string(), client.string());
-    if (!clients.names.empty() && pictures == has_features)
-      throw_error<FormatError>("{}: holds {}, the clients before hold {}; all need the same kind", client.string(),
-                               has_features ? "features" : "pictures", has_features ? "pictures" : "features");
-    pictures = !has_features;
-    if (has_features) read_features(client / "features.npy", clients);
+    const fs::path features = client / "features.npy", texts = texts_in(client);
+    const bool has_features = fs::exists(features);
+    const bool has_rows = has_features || !texts.empty();
+    const std::vector<fs::path> files = has_rows ? std::vector<fs::path>{} : pictures_in(client);
+    if (!has_rows && files.empty())
+      throw_error<FileError>(
+          "client '{}' has no data: {} holds neither features.npy nor texts (.txt, .jsonl, .csv, .tsv) nor a PNG or JPEG "
+          "picture; "
+          "take it out",
+          client.filename().string(), client.string());
+    const std::string own_kind = has_features ? "features" : has_rows ? "texts" : "pictures";
+    if (!kind.empty() && kind != own_kind)
+      throw_error<FormatError>("{}: holds {}, the clients before hold {}; all need the same kind", client.string(), own_kind,
+                               kind);
+    kind = own_kind;
+    if (has_features)
+      read_features(features, clients);
+    else if (has_rows)
+      read_client_texts(texts, clients);
     for (const fs::path& file : files) {
       reader.read(file);
       clients.ids.push_back(file.filename().string());

@@ -48,6 +48,23 @@ TEST_F(ClientFolder, SamplesStandClientByClientAndEmptyLabelsAreNone) {
   EXPECT_EQ(files.features, (std::vector<float>{0, 1, 2, 3, 0, 1, 2, 3, 4, 5}));
 }
 
+TEST_F(ClientFolder, TextsAreRows) {
+  for (const std::string client : {"a", "b"}) fs::create_directories(folder / client);
+  write_file(folder / "a" / "texts.txt", "one\ntwo\n");
+  write_file(folder / "b" / "texts.jsonl", "{\"text\": \"three\"}\n");
+  write_file(folder / "b" / "labels.csv", "id,label\n0,odd\n");
+  const ClientFiles files = read_clients(folder);
+  EXPECT_FALSE(files.are_pictures());
+  EXPECT_EQ(files.texts, (std::vector<std::string>{"one", "two", "three"}));
+  EXPECT_EQ(files.ids, (std::vector<std::string>{"0", "1", "0"}));
+  EXPECT_EQ(files.labels, (std::vector<int32_t>{-1, -1, 0}));
+  EXPECT_EQ(client_rows(folder / "b"), folder / "b" / "texts.jsonl");
+  features("c", 2, "");
+  EXPECT_NE(message().find("holds features, the clients before hold texts"), std::string::npos) << message();
+  EXPECT_EQ(client_rows(folder / "c"), folder / "c" / "features.npy");
+  EXPECT_THROW(client_rows(folder), FileError);
+}
+
 TEST_F(ClientFolder, PicturesAreBroughtToOneSize) {
   for (const std::string client : {"x", "y"}) {
     fs::create_directories(folder / client);

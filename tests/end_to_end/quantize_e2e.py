@@ -64,7 +64,7 @@ again = lighten(*command(folder / "again"))
 check(again.returncode == 0 and same(folder / "light", folder / "again"), "the same command gives the same bytes", again)
 
 # Killed without warning at several moments, then resumed.
-arguments = [str(LIGHTEN), *map(str, command(folder / "killed", "--resume", "--checkpoint-seconds", 0))]
+arguments = [str(LIGHTEN), *map(str, command(folder / "killed", "--checkpoint-seconds", 0))]
 state = folder / "killed.partial/state.safetensors"
 kills = 0
 for _ in range(2):
@@ -86,7 +86,7 @@ while child.poll() is None and not (folder / "stopped.partial").exists():
     time.sleep(0.01)  # the work has begun
 child.send_signal(signal.SIGINT)
 _, errors = child.communicate(timeout=120)
-check(child.returncode == 0 or ("stopped.partial" in errors and "--resume" in errors), "Ctrl-C: the message says where the work is and how to go on")
+check(child.returncode == 0 or ("stopped.partial" in errors and "the same command goes on" in errors), "Ctrl-C: the message says where the work is and how to go on")
 check(child.returncode in (0, 130) and (child.returncode == 0 or not (folder / "stopped").exists()), f"Ctrl-C: exit {child.returncode}, no half folder")
 
 done = lighten("inspect", folder / "light", "--json", folder / "i.json")

@@ -105,19 +105,6 @@ std::string quantize_command(const DemoOptions& o) {
       refined ? fmt::format(" --mse --passes {}", kPasses) : "", o.bits, o.group_size, o.head_bits);
 }
 
-/// Goes on with work that an earlier demo left, if it was the same.
-QuantizeReport quantize_or_go_on(QuantizeRequest request) {
-  request.force = true;
-  request.resume = fs::exists(partial_folder(request.output));
-  if (!request.resume) return quantize(request);
-  try {
-    return quantize(request);
-  } catch (const OptionError&) {  // begun with other settings
-    request.resume = false;
-    return quantize(request);
-  }
-}
-
 /// Quantizes unless the same model is there already. Returns the report of the work.
 Json make_light(QuantizeRequest request, const fs::path& folder, const std::string& name) {
   request.output = folder / name;
@@ -134,7 +121,8 @@ Json make_light(QuantizeRequest request, const fs::path& folder, const std::stri
   }
   info(fmt::format("making {}: {} at {} bits, group {}, head {} bits", request.output.string(), request.method_name,
                    request.bits, request.group_size, request.head_bits));
-  const QuantizeReport report = quantize_or_go_on(request);
+  request.force = true;  // what an earlier demo made with other settings
+  const QuantizeReport report = quantize(request);
   Json json = report.json();
   json["fingerprint"] = wanted;
   write_file(record, json_text(json, 1) + "\n");

@@ -10,7 +10,7 @@
 #include "lighten/catalogue/apply.h"
 #include "lighten/data/graph_files.h"
 #include "lighten/eval/predictions.h"
-#include "lighten/formats/npy.h"
+#include "lighten/features/feature_rows.h"
 #include "lighten/systems/distillation/vqgraph/vqgraph.h"
 
 namespace lighten {
@@ -20,13 +20,6 @@ struct VqGraphVerb {
   std::string edges, features, labels, apply;
   VqGraphOptions method;
 };
-
-torch::Tensor read_features(const std::string& file) {
-  if (file.empty()) throw OptionError("--method vqgraph needs --features");
-  const NpyFile npy(file);
-  if (npy.rows() == 0) throw_error<FormatError>("{}: holds no rows; a node has one each", file);
-  return torch::tensor(npy.to_float()).view({npy.rows(), npy.columns()});
-}
 
 int apply_student(const Common& common, const DistillOptions& shared, const VqGraphVerb& options) {
   if (options.features.empty()) throw OptionError("--apply needs --features: the rows whose classes are wanted");
@@ -42,12 +35,13 @@ int apply_student(const Common& common, const DistillOptions& shared, const VqGr
 }
 
 int distill_graph(const Common& common, const DistillOptions& shared, VqGraphVerb& options) {
-  if (options.edges.empty() || options.labels.empty()) throw OptionError("--method vqgraph needs --edges and --labels");
+  if (options.edges.empty() || options.labels.empty() || options.features.empty())
+    throw OptionError("--method vqgraph needs --edges, --features and --labels");
   options.method.seed = common.seed;
   validate(describe(options.method));
   AtomicFolder output(shared.output, shared.force);
   GraphTask task;
-  task.x = read_features(options.features);
+  task.x = read_feature_rows(options.features, "node");
   const EdgeList edges = read_edges(options.edges, task.x.size(0));
   info(fmt::format("{} nodes, {} edges ({} self loops and {} repeated ones left out), {} nodes without a neighbour",
                    task.x.size(0), edges.neighbours.size() / 2, edges.self_loops, edges.repeats, edges.isolated));
@@ -98,7 +92,7 @@ void add_vqgraph(CLI::App& app, const std::shared_ptr<Common>& common, const std
   auto options = std::make_shared<VqGraphVerb>();
   const std::string group = "vqgraph";
   app.add_option("--edges", options->edges, "TSV: two node numbers a line (undirected)")->type_name("FILE")->group(group);
-  app.add_option("--features", options->features, ".npy [nodes, width]")->type_name("FILE")->group(group);
+  app.add_option("--features", options->features, feature_rows_help("nodes"))->type_name("FILE")->group(group);
   app.add_option("--labels", options->labels, "table id,label[,split]")->type_name("FILE")->group(group);
   app.add_option("--apply", options->apply, "a folder that was distilled before: classify --features with it")
       ->type_name("DIR")

@@ -1,6 +1,4 @@
 // lighten embed: texts to unit vectors (.npy), by MiniLM or any BERT folder.
-#include <algorithm>
-
 #include "lighten/apps/lighten/texts.h"
 #include "lighten/apps/lighten/verbs.h"
 #include "lighten/base/error.h"
@@ -8,44 +6,20 @@
 #include "lighten/data/deb_sets.h"
 #include "lighten/data/packages.h"
 #include "lighten/features/text_features.h"
-#include "lighten/formats/json_fields.h"
 #include "lighten/formats/npy.h"
-#include "lighten/formats/plain_text.h"
+#include "lighten/formats/text_rows.h"
 
 namespace lighten {
-namespace {
-
-/// One text a line; of a .jsonl file the field `field` of every line.
-std::vector<std::string> texts_of_file(const fs::path& file, const std::string& field) {
-  const std::string content = read_plain_text(file, "text file");
-  const bool json = file.extension() == ".jsonl";
-  std::vector<std::string> texts;
-  for (size_t at = 0; at < content.size();) {
-    const size_t end = std::min(content.find('\n', at), content.size());
-    std::string line = content.substr(at, end - at);
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    at = end + 1;
-    if (json) {
-      const std::string where = fmt::format("{}: line {}", file.string(), texts.size() + 1);
-      const Json row = formats::parse_json(line, where);
-      line = formats::Fields(row, where).text(field);
-    }
-    texts.push_back(std::move(line));
-  }
-  return texts;
-}
-
-}  // namespace
-
 std::vector<std::string> read_texts(const std::string& name, const std::string& field) {
-  if (fs::exists(name)) return texts_of_file(name, field);
+  if (fs::exists(name)) return read_text_rows(name, field);
   if (name == "deb-text" || name == "deb-graph") return deb_text_set().texts;
   if (name == "deb-tag") return deb_tag_set().texts;
   if (name == "deb-xml") return deb_xml_set().texts;
   if (name == "deb-pairs:queries") return deb_pairs_set().queries;
   if (name == "deb-pairs:documents") return deb_pairs_set().documents;
   throw_error<OptionError>(
-      "{}: there is no such file. TEXTS is a text file (one text a line), a .jsonl, or one of deb-text, deb-tag, deb-xml, "
+      "{}: there is no such file. TEXTS is a text file (one text a line), a .jsonl, .csv or .tsv, or one of deb-text, deb-tag, "
+      "deb-xml, "
       "deb-graph, deb-pairs:queries, deb-pairs:documents",
       name);
 }
@@ -61,12 +35,13 @@ Verb embed_verb(CLI::App& root) {
     bool cache = true, force = false;
   };
   auto options = std::make_shared<Options>();
-  verb.app->add_option("TEXTS", options->texts, "a text file (one text a line), a .jsonl, or a data id")->required();
+  verb.app->add_option("TEXTS", options->texts, "a text file (one text a line), a .jsonl, .csv or .tsv, or a data id")
+      ->required();
   verb.app->add_option("-o,--output", options->output, "the .npy to write: float32 [texts, width]")
       ->required()
       ->type_name("FILE");
   verb.app->add_option("--model", options->model, "minilm-l6 (default) or a BERT folder")->type_name("MODEL");
-  verb.app->add_option("--field", options->field, "of a .jsonl: the field that holds the text (default text)");
+  verb.app->add_option("--field", options->field, "of a .jsonl, .csv or .tsv: the field that holds the text (default text)");
   verb.app->add_option("--max-tokens", options->max_tokens, "longer texts are cut (default 128)")->check(CLI::Range(3, 512));
   verb.app->add_flag("--force", options->force, "replace an existing file");
   verb.app->add_flag("!--no-cache", options->cache, "neither read nor keep vectors in the cache folder");

@@ -43,8 +43,9 @@ OptionList describe(QuantizeVerbOptions& o) {
       option("calib-tokens", o.request.calibration_tokens, range(1, 1e9),
              "tokens of calibration, in rows of 512 drawn by --seed", "64 rows", "tokens"),
       option("checkpoint-seconds", o.request.checkpoint_seconds, range(0, 1e6),
-             "how often the work is saved for --resume; 0: after every block", "Lighten", "seconds"),
-      Option("resume", o.request.resume, "go on with work that was stopped (result is equal to the bit)", ""),
+             "how often the work is saved, for a stop; 0: after every block", "Lighten", "seconds"),
+      Option("resume", o.request.resume,
+             "go on with stopped work of the same settings, to equal bytes; --no-resume starts anew", ""),
       Option("force", o.request.force, "replace OUT if it exists, once the new model is complete", ""),
       Option("dry-run", o.dry_run, "check every shape, print plan, size, memory and time, write nothing", ""),
   };
@@ -132,8 +133,8 @@ QuantizeReport quantize_or_say_how_to_go_on(const QuantizeRequest& request) {
   } catch (const Interrupted&) {
     const fs::path partial = partial_folder(request.output);
     if (!fs::exists(partial)) throw;
-    throw Interrupted(fmt::format("interrupted; what was done is kept in {}: the same command with --resume goes on from there",
-                                  partial.string()));
+    throw Interrupted(
+        fmt::format("interrupted; what was done is kept in {}: the same command goes on from there", partial.string()));
   }
 }
 

@@ -9,9 +9,9 @@
 #include "lighten/base/progress.h"
 #include "lighten/catalogue/apply.h"
 #include "lighten/data/dataset.h"
+#include "lighten/features/feature_rows.h"
 #include "lighten/formats/csv.h"
 #include "lighten/formats/json_fields.h"
-#include "lighten/formats/npy.h"
 #include "lighten/nn/state.h"
 #include "lighten/systems/labels/llp_bp/llp_bp.h"
 
@@ -23,10 +23,9 @@ constexpr int64_t kMostInputs = 1'000'000, kMostNets = 10;
 
 /// Bags by name in the order of `bags.csv`, members by row of the features. Errors name the line.
 BagTask read_bags(const BagOptions& options, std::vector<std::string>& names) {
-  const NpyFile features(options.features);
-  if (features.rows() == 0) throw_error<FormatError>("{}: holds no rows; an instance has one each", options.features);
   BagTask task;
-  task.x = torch::tensor(features.to_float()).view({features.rows(), features.columns()});
+  task.x = read_feature_rows(options.features, "instance");
+  const int64_t instances = task.x.size(0);
   const CsvTable counts = read_table(options.bags), members = read_table(options.members);
   std::map<std::string, size_t> place;
   const size_t bag = counts.column("bag"), count = counts.column("count");
@@ -37,13 +36,12 @@ BagTask read_bags(const BagOptions& options, std::vector<std::string>& names) {
     task.counts.push_back(counts.integer(i, count));
   }
   task.bags.resize(names.size());
-  std::vector<int64_t> line_of(static_cast<size_t>(features.rows()), -1);
+  std::vector<int64_t> line_of(static_cast<size_t>(instances), -1);
   const size_t id = members.column("id"), of = members.column("bag");
   for (int64_t i = 0; i < members.size(); ++i) {
     const int64_t row = members.integer(i, id);
-    if (row < 0 || row >= features.rows())
-      throw_error<FormatError>("{}: id {} is no row of {} (0 to {})", members.where(i), row, options.features,
-                               features.rows() - 1);
+    if (row < 0 || row >= instances)
+      throw_error<FormatError>("{}: id {} is no row of {} (0 to {})", members.where(i), row, options.features, instances - 1);
     const auto found = place.find(members.text(i, of));
     if (found == place.end())
       throw_error<FormatError>("{}: bag '{}' is not in {}", members.where(i), members.text(i, of), options.bags);
@@ -68,9 +66,8 @@ BagTask read_bags(const BagOptions& options, std::vector<std::string>& names) {
     const size_t row_column = table.column("id"), label_column = table.column("label");
     for (int64_t i = 0; i < table.size(); ++i) {
       const int64_t row = table.integer(i, row_column), label = table.integer(i, label_column);
-      if (row < 0 || row >= features.rows())
-        throw_error<FormatError>("{}: id {} is no row of {} (0 to {})", table.where(i), row, options.features,
-                                 features.rows() - 1);
+      if (row < 0 || row >= instances)
+        throw_error<FormatError>("{}: id {} is no row of {} (0 to {})", table.where(i), row, options.features, instances - 1);
       if (const int64_t line = line_of[static_cast<size_t>(row)]; line >= 0)
         throw_error<FormatError>("{}: id {} is in a bag ({} line {}); labels are for instances outside the bags",
                                  table.where(i), row, options.members, line);
@@ -86,9 +83,7 @@ BagTask read_bags(const BagOptions& options, std::vector<std::string>& names) {
 
 void add_bag_options(CLI::App& app, BagOptions& options) {
   const std::string group = "Bags (llp-bp, dllp)";
-  app.add_option("--features", options.features, ".npy [instances, width] (of texts: lighten embed)")
-      ->type_name("FILE")
-      ->group(group);
+  app.add_option("--features", options.features, feature_rows_help("instances"))->type_name("FILE")->group(group);
   app.add_option("--bags", options.bags, "table bag,count: the positives of every bag")->type_name("FILE")->group(group);
   app.add_option("--members", options.members, "table id,bag: id is a row of the features")->type_name("FILE")->group(group);
   app.add_option("--validation", options.validation, "share of the bags that chooses the epoch, by their counts (default 0.15)")

@@ -10,6 +10,7 @@
 #include "lighten/base/table.h"
 #include "lighten/catalogue/apply.h"
 #include "lighten/data/client_files.h"
+#include "lighten/features/feature_rows.h"
 #include "lighten/formats/csv.h"
 #include "lighten/formats/json_fields.h"
 #include "lighten/systems/labels/fedlabel/fedlabel.h"
@@ -64,6 +65,12 @@ void deal(Loaded& loaded, double validation, uint64_t seed) {
   }
 }
 
+/// The clients' features, or those of their texts, [n, width].
+torch::Tensor rows_of(const ClientFiles& files) {
+  if (files.texts.empty()) return torch::tensor(files.features).view({files.size(), files.columns});
+  return text_rows(files.texts, "clients' texts");
+}
+
 std::unique_ptr<Loaded> load(const FederateOptions& options) {
   auto loaded = std::make_unique<Loaded>();
   loaded->files = read_clients(options.clients, options.files);
@@ -85,9 +92,9 @@ std::unique_ptr<Loaded> load(const FederateOptions& options) {
                                 std::vector<float>(static_cast<size_t>(set.channels), 0.25F)};
     use_pictures(task, set, half, options.width > 0 ? options.width : 16, options.fedlabel.seed);
   } else {
-    task.identity["data"] = hash_of(files.features.data(), files.features.size() * sizeof(float));
-    use_features(task, scaled_rows(torch::tensor(files.features).view({files.size(), files.columns})),
-                 options.width > 0 ? options.width : 128, options.fedlabel.seed);
+    const torch::Tensor rows = rows_of(files);
+    task.identity["data"] = hash_of(rows.const_data_ptr(), rows.nbytes());
+    use_features(task, scaled_rows(rows), options.width > 0 ? options.width : 128, options.fedlabel.seed);
   }
   if (!loaded->validation.empty())
     task.validate = [all = loaded.get()](const FederatedNet& net) {
@@ -175,10 +182,10 @@ void print(const FederateOptions& options, const Json& figures) {
   fmt::print("{}\n{}: net/, predictions.csv, log.jsonl, training.json\n", table.text(), options.output);
 }
 
-/// What a training wrote labels new data: the .npy (or the one in a client's folder), or the pictures, of --data.
+/// What a training wrote labels new data: the rows of --data (or of the client's folder that it is), or its pictures.
 int apply_federate(const Common& common, const FederateOptions& options) {
   need_one_process("--apply");
-  require_option(options.data, "data", "the new data: features (.npy), or a folder of pictures");
+  require_option(options.data, "data", "the new data: features (.npy), texts, or a folder of pictures");
   check_answers(options.apply, options.output, options.force);
   at::set_num_threads(std::max(common.threads, 1));
   check_trained(options.apply.folder, "net/config.json", "federate");
@@ -200,7 +207,7 @@ int apply_federate(const Common& common, const FederateOptions& options) {
     if (fields.text("input", "") != kScaledRows)
       throw_error<FormatError>("{}: field \"input\" is not \"{}\"; `lighten train federate` did not write this", where,
                                kScaledRows);
-    const fs::path file = fs::is_directory(data) ? data / "features.npy" : data;
+    const fs::path file = fs::is_directory(data) ? client_rows(data) : data;
     logits = predict(net, scaled_rows(rows_for(file, net->config.inputs)));
   }
   write_json(common, write_answers(options.apply, options.output, logits, class_names, ids, common.for_people()));
@@ -246,10 +253,10 @@ void add_train_federate(CLI::App& train, const std::shared_ptr<Common>& common, 
   app->add_option("--method", options->method,
                   "default fedlabel; fedavg (labelled samples alone), global-only, local-only (one labeller)")
       ->check(CLI::IsMember({"fedlabel", "fedavg", "global-only", "local-only"}));
-  app->add_option(
-         "--clients", options->clients,
-         "a folder with a sub-folder a client: features.npy or PNG/JPEG pictures, and labels.csv (id,label; id: row or "
-         "file name; samples without a label are unlabelled)")
+  app->add_option("--clients", options->clients,
+                  "a folder with a sub-folder a client: features.npy, texts (texts.txt one a line; texts.jsonl, .csv, .tsv "
+                  "with `text`) or "
+                  "PNG/JPEG pictures, and labels.csv (id,label; id: row or file name; samples without a label are unlabelled)")
       ->type_name("DIR");
   app->add_option("-o,--output", options->output, "folder for net, predictions and log; with --apply the CSV of labels")
       ->required()
@@ -265,7 +272,8 @@ void add_train_federate(CLI::App& train, const std::shared_ptr<Common>& common, 
   bind_options(*app, describe(options->fedlabel), "FedLabel");
   const std::string later = "Later, on new data";
   bind_options(*app, describe(options->apply), later);
-  app->add_option("--data", options->data, "with --apply: features (.npy) or a folder of pictures")
+  app->add_option("--data", options->data,
+                  "with --apply: features (.npy), texts (.txt, .jsonl, .csv, .tsv) or a folder of pictures")
       ->type_name("PATH")
       ->group(later);
   actions.emplace_back(app, [app, options, common] {

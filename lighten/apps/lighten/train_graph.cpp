@@ -7,6 +7,7 @@
 #include "lighten/base/table.h"
 #include "lighten/data/graph_files.h"
 #include "lighten/eval/predictions.h"
+#include "lighten/features/feature_rows.h"
 #include "lighten/formats/csv.h"
 #include "lighten/formats/npy.h"
 #include "lighten/systems/labels/erase/baselines.h"
@@ -29,18 +30,17 @@ struct LoadedGraph {
 };
 
 LoadedGraph load(const GraphOptions& options) {
-  const NpyFile features(options.features);
-  if (features.rows() == 0) throw_error<FormatError>("{}: holds no rows; a node has one each", options.features);
   LoadedGraph graph;
-  graph.task.x = torch::tensor(features.to_float()).view({features.rows(), features.columns()});
-  const EdgeList edges = read_edges(options.edges, features.rows());
-  info(fmt::format("{} nodes, {} edges ({} self loops and {} repeated ones left out), {} nodes without a neighbour",
-                   features.rows(), edges.neighbours.size() / 2, edges.self_loops, edges.repeats, edges.isolated));
-  graph.labels = read_node_labels(options.labels, features.rows());
-  graph.task.adjacency = make_sparse(features.rows(), edges.row_begin, edges.neighbours);
+  graph.task.x = read_feature_rows(options.features, "node");
+  const int64_t nodes = graph.task.x.size(0);
+  const EdgeList edges = read_edges(options.edges, nodes);
+  info(fmt::format("{} nodes, {} edges ({} self loops and {} repeated ones left out), {} nodes without a neighbour", nodes,
+                   edges.neighbours.size() / 2, edges.self_loops, edges.repeats, edges.isolated));
+  graph.labels = read_node_labels(options.labels, nodes);
+  graph.task.adjacency = make_sparse(nodes, edges.row_begin, edges.neighbours);
   graph.task.labels = graph.labels.labels;
   graph.task.classes = std::ssize(graph.labels.class_names);
-  for (int64_t i = 0; i < features.rows(); ++i) {
+  for (int64_t i = 0; i < nodes; ++i) {
     if (graph.labels.labels[static_cast<size_t>(i)] < 0) continue;
     const Split split = graph.labels.splits[static_cast<size_t>(i)];
     (split == Split::train ? graph.task.train : split == Split::validation ? graph.task.validation : graph.test).push_back(i);
@@ -159,9 +159,7 @@ void add_train_graph(CLI::App& train, const std::shared_ptr<Common>& common, Ver
   app->add_option("--method", options->method, "default erase; baselines: gcn, gat, label-propagation, coteaching-gcn")
       ->check(CLI::IsMember({"erase", "gcn", "gat", "label-propagation", "coteaching-gcn"}));
   app->add_option("--edges", options->edges, "TSV: two node numbers a line (undirected)")->required()->type_name("FILE");
-  app->add_option("--features", options->features, ".npy [nodes, width] (of texts: lighten embed)")
-      ->required()
-      ->type_name("FILE");
+  app->add_option("--features", options->features, feature_rows_help("nodes"))->required()->type_name("FILE");
   app->add_option("--labels", options->labels,
                   "table id,label[,split]; id: row of the features; split: train, validation or test")
       ->required()

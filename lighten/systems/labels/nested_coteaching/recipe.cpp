@@ -36,7 +36,7 @@ Case fashion(int percent, int64_t train) { return {"fashion", percent, "mlp", 25
 Extent extent_of(RecipeSize size) {
   if (size == RecipeSize::smoke) return {1, {{"letters", 40, "conv3", 4, 32, 400, 200, 200, 2, 1}}};
   if (size == RecipeSize::standard) return {3, {fashion(40, 3000)}};
-  return {3, {fashion(20, 6000), fashion(40, 6000), {"letters", 40, "conv3", 12, 256, 2000, 1000, 3000, 24, 3}}};
+  return {3, {fashion(20, 6000), fashion(40, 6000), {"letters", 40, "conv3", 12, 256, 1500, 800, 3000, 24, 3}}};
 }
 
 constexpr int64_t kWatched = 800;  // samples that are looked at after every epoch
