@@ -38,7 +38,7 @@ function(lighten_folder path)
       # Undefined behaviour is looked for in the scalar twins, which are the same arithmetic.
       set_property(SOURCE ${file} APPEND PROPERTY COMPILE_OPTIONS "-O1;-g1;-fno-sanitize=undefined")
       if("address" IN_LIST LIGHTEN_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-        set_property(SOURCE ${file} APPEND PROPERTY COMPILE_OPTIONS "SHELL:--param asan-instrumentation-with-call-threshold=0")
+        set_property(SOURCE ${file} APPEND PROPERTY COMPILE_OPTIONS "--param=asan-instrumentation-with-call-threshold=0")
       endif()
     endif()
   endforeach()
