@@ -104,9 +104,8 @@ ClientFiles read_clients(const fs::path& folder, const ClientFileOptions& option
     const std::vector<fs::path> files = has_rows ? std::vector<fs::path>{} : pictures_in(client);
     if (!has_rows && files.empty())
       throw_error<FileError>(
-          "client '{}' has no data: {} holds neither features.npy nor texts (.txt, .jsonl, .csv, .tsv) nor a PNG or JPEG "
-          "picture; "
-          "take it out",
+          "client '{}' has no data: {} holds neither features.npy nor texts.txt, .jsonl, .csv or .tsv nor a PNG or JPEG "
+          "picture; take it out",
           client.filename().string(), client.string());
     const std::string own_kind = has_features ? "features" : has_rows ? "texts" : "pictures";
     if (!kind.empty() && kind != own_kind)

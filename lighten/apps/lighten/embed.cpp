@@ -19,8 +19,7 @@ std::vector<std::string> read_texts(const std::string& name, const std::string& 
   if (name == "deb-pairs:documents") return deb_pairs_set().documents;
   throw_error<OptionError>(
       "{}: there is no such file. TEXTS is a text file (one text a line), a .jsonl, .csv or .tsv, or one of deb-text, deb-tag, "
-      "deb-xml, "
-      "deb-graph, deb-pairs:queries, deb-pairs:documents",
+      "deb-xml, deb-graph, deb-pairs:queries, deb-pairs:documents",
       name);
 }
 

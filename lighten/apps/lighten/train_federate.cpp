@@ -255,8 +255,8 @@ void add_train_federate(CLI::App& train, const std::shared_ptr<Common>& common, 
       ->check(CLI::IsMember({"fedlabel", "fedavg", "global-only", "local-only"}));
   app->add_option("--clients", options->clients,
                   "a folder with a sub-folder a client: features.npy, texts (texts.txt one a line; texts.jsonl, .csv, .tsv "
-                  "with `text`) or "
-                  "PNG/JPEG pictures, and labels.csv (id,label; id: row or file name; samples without a label are unlabelled)")
+                  "with `text`) or PNG/JPEG pictures, and labels.csv (id,label; id: row or file name; samples without a label "
+                  "are unlabelled)")
       ->type_name("DIR");
   app->add_option("-o,--output", options->output, "folder for net, predictions and log; with --apply the CSV of labels")
       ->required()
