@@ -10,6 +10,7 @@
 #include "lighten/features/feature_rows.h"
 #include "lighten/formats/json_fields.h"
 #include "lighten/formats/npy.h"
+#include "lighten/formats/text_rows.h"
 #include "lighten/train/classify.h"
 
 namespace lighten {
@@ -73,6 +74,10 @@ Json write_answers(const ApplyOptions& options, const std::string& output, const
 
 torch::Tensor rows_for(const fs::path& file, int64_t columns) {
   const torch::Tensor rows = read_feature_rows(file, "sample");
+  if (rows.size(1) != columns && small_ending(file) != ".npy")
+    throw_error<FormatError>(
+        "{}: the features of texts have {} columns, but the model learnt from vectors of {}; give such (.npy)", file.string(),
+        rows.size(1), columns);
   if (rows.size(1) != columns)
     throw_error<FormatError>("{}: {} columns, but the model reads {}; make them as those of the training were made",
                              file.string(), rows.size(1), columns);

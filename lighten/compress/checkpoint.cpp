@@ -85,7 +85,7 @@ void claim_folder(const fs::path& folder, const Json& fingerprint, bool resume, 
     if (resume && other.empty()) return;
     if (resume && !force && has_finished_blocks(folder))
       throw_error<OptionError>(
-          "{} holds unfinished work of another setting: {}; give the same settings, or start anew with --no-resume",
+          "{} holds unfinished work of another setting: {}; give the same settings, or start anew with --no-resume or --force",
           folder.string(), other);
     info(fmt::format("unfinished work in {} is thrown away ({})", folder.string(), resume ? other : "--no-resume"));
     for (const auto& entry : fs::directory_iterator(folder)) fs::remove_all(entry.path());

@@ -41,11 +41,17 @@ void read_features(const fs::path& file, ClientFiles& clients) {
   for (int64_t i = 0; i < matrix.rows(); ++i) clients.ids.push_back(std::to_string(i));
 }
 
-/// The client's texts, or nothing.
-fs::path texts_in(const fs::path& client) {
-  for (const char* name : {"texts.txt", "texts.jsonl", "texts.csv", "texts.tsv"})
-    if (fs::exists(client / name)) return client / name;
-  return {};
+/// The client's features or texts, or nothing. Throws FormatError if it has more than one file of them.
+fs::path rows_in(const fs::path& client) {
+  fs::path found;
+  for (const char* name : {"features.npy", "texts.txt", "texts.jsonl", "texts.csv", "texts.tsv"}) {
+    if (!fs::exists(client / name)) continue;
+    if (!found.empty())
+      throw_error<FormatError>("client '{}' holds both {} and {}; keep one of them", client.filename().string(),
+                               found.filename().string(), name);
+    found = client / name;
+  }
+  return found;
 }
 
 void read_client_texts(const fs::path& file, ClientFiles& clients) {
@@ -81,11 +87,10 @@ void read_client_labels(const fs::path& file, const ClientFiles& clients, int64_
 }  // namespace
 
 fs::path client_rows(const fs::path& folder) {
-  if (fs::exists(folder / "features.npy")) return folder / "features.npy";
-  const fs::path texts = texts_in(folder);
-  if (texts.empty())
+  const fs::path rows = rows_in(folder);
+  if (rows.empty())
     throw_error<FileError>("{}: holds neither features.npy nor texts.txt, .jsonl, .csv or .tsv", folder.string());
-  return texts;
+  return rows;
 }
 
 ClientFiles read_clients(const fs::path& folder, const ClientFileOptions& options) {
@@ -98,14 +103,13 @@ ClientFiles read_clients(const fs::path& folder, const ClientFileOptions& option
   PictureReader reader(clients.pictures, {.side = options.side, .channels = options.grey ? 1 : 3});
   LabelCensus census;
   for (const fs::path& client : folders) {
-    const fs::path features = client / "features.npy", texts = texts_in(client);
-    const bool has_features = fs::exists(features);
-    const bool has_rows = has_features || !texts.empty();
+    const fs::path rows = rows_in(client);
+    const bool has_rows = !rows.empty(), has_features = rows.extension() == ".npy";
     const std::vector<fs::path> files = has_rows ? std::vector<fs::path>{} : pictures_in(client);
     if (!has_rows && files.empty())
       throw_error<FileError>(
           "client '{}' has no data: {} holds neither features.npy nor texts.txt, .jsonl, .csv or .tsv nor a PNG or JPEG "
-          "picture; take it out",
+          "picture; give it some, or take the folder out",
           client.filename().string(), client.string());
     const std::string own_kind = has_features ? "features" : has_rows ? "texts" : "pictures";
     if (!kind.empty() && kind != own_kind)
@@ -113,9 +117,9 @@ ClientFiles read_clients(const fs::path& folder, const ClientFileOptions& option
                                kind);
     kind = own_kind;
     if (has_features)
-      read_features(features, clients);
+      read_features(rows, clients);
     else if (has_rows)
-      read_client_texts(texts, clients);
+      read_client_texts(rows, clients);
     for (const fs::path& file : files) {
       reader.read(file);
       clients.ids.push_back(file.filename().string());

@@ -33,8 +33,8 @@ struct ClientFiles {
 /// see formats/text_rows.h), or PNG and JPEG pictures, all clients the same kind; and may hold labels.csv with columns id and
 /// label: id is a row of the features or texts (from 0) or a picture's file name. A sample that is not named there, or whose
 /// label is empty, is unlabelled; a client without labels.csv is legal. Throws FileError for a folder without clients and a
-/// client without data (named), FormatError that names file and line: features of another width, NaN, an unknown or repeated
-/// id, all pictures that do not decode. Warns of classes with fewer than three labels.
+/// client without data (named), FormatError that names file and line: two files of rows in a client, features of another width,
+/// NaN, an unknown or repeated id, all pictures that do not decode. Warns of classes with fewer than three labels.
 ClientFiles read_clients(const fs::path& folder, const ClientFileOptions& options = {});
 
 /// The file with the rows of one client's folder: features.npy, else its texts. Throws FileError if it holds neither.

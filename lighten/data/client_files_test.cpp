@@ -63,6 +63,8 @@ TEST_F(ClientFolder, TextsAreRows) {
   EXPECT_NE(message().find("holds features, the clients before hold texts"), std::string::npos) << message();
   EXPECT_EQ(client_rows(folder / "c"), folder / "c" / "features.npy");
   EXPECT_THROW(client_rows(folder), FileError);
+  write_file(folder / "b" / "texts.csv", "text\nx\n");
+  EXPECT_NE(message().find("client 'b' holds both texts.jsonl and texts.csv"), std::string::npos) << message();
 }
 
 TEST_F(ClientFolder, PicturesAreBroughtToOneSize) {

@@ -8,6 +8,7 @@
 #include "lighten/base/error.h"
 #include "lighten/formats/json_fields.h"
 #include "lighten/formats/plain_text.h"
+#include "lighten/formats/text_rows.h"
 
 namespace lighten {
 namespace {
@@ -23,10 +24,11 @@ class CsvReader {
     while (at_ < text_.size()) {
       line = line_;
       cells.clear();
+      const bool blank = at_end_of_line();
       do cells.push_back(cell());
       while (taken(separator_));
       end_of_line();
-      if (cells.size() > 1 || !cells[0].empty()) return true;
+      if (!blank) return true;
     }
     return false;
   }
@@ -177,8 +179,9 @@ CsvTable read_csv(const fs::path& file, const CsvOptions& options) {
 }
 
 CsvTable read_table(const fs::path& file) {
-  if (file.extension() == ".jsonl") return parse_jsonl(read_plain_text(file, "table", kNoRows), file.string());
-  return read_csv(file, {.separator = file.extension() == ".tsv" ? '\t' : ','});
+  const std::string kind = small_ending(file);
+  if (kind == ".jsonl" || kind == ".ndjson") return parse_jsonl(read_plain_text(file, "table", kNoRows), file.string());
+  return read_csv(file, {.separator = kind == ".tsv" ? '\t' : ','});
 }
 
 std::string csv_field(std::string_view text) {

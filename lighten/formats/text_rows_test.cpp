@@ -34,12 +34,19 @@ TEST_F(TextRows, AnyFormGivesTheSameTexts) {
   EXPECT_EQ(read("t.jsonl", "{\"text\": \"a tool, \\\"quick\\\"\"}\n{\"text\": \"\", \"n\": 1}\n{\"text\": \"naïve\"}\n"),
             wanted);
   EXPECT_EQ(read("t.csv", "n,text\n1,\"a tool, \"\"quick\"\"\"\n2,\n3,naïve\n"), wanted);
+  EXPECT_EQ(read("T.CSV", "text\n\"a tool, \"\"quick\"\"\"\n\"\"\nnaïve\n\n"), wanted) << "a quoted empty text is one";
+  EXPECT_EQ(read("T.JSONL", "\xEF\xBB\xBF{\"text\": \"a\"}\r\n{\"text\": \"b\"}\n\n"), (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(read("mark.txt", "\xEF\xBB\xBFone\n"), std::vector<std::string>{"one"});
   EXPECT_EQ(read("t.tsv", "n\tbody\n1\tone\n", "body"), std::vector<std::string>{"one"});
 }
 
 TEST_F(TextRows, BadOnesNameFileAndLine) {
   EXPECT_NE(message("t.jsonl", "{\"text\": \"a\"}\n{\"body\": \"b\"}\n").find("t.jsonl: line 2"), std::string::npos);
   EXPECT_NE(message("t.csv", "n,body\n1,b\n").find("text"), std::string::npos);
+  EXPECT_NE(message("t.csv", "text\n\"two\nlines\"\n\nc\n").find("line 4 is empty"), std::string::npos);
+  EXPECT_NE(message("t.jsonl", "{\"text\": \"a\"}\n\n{\"text\": \"b\"}\n").find("line 2: is empty"), std::string::npos);
+  for (const std::string name : {"t.json", "t.npz", "t.npy", "T.PARQUET"})
+    EXPECT_NE(message(name, "a\n").find("holds no texts by line"), std::string::npos) << name;
   EXPECT_NE(message("t.txt", "").find("t.txt"), std::string::npos);
   EXPECT_NE(message("t.txt", std::string("a\0b", 3)).find("t.txt"), std::string::npos);
 }

@@ -99,7 +99,7 @@ def add(client, text):
     return lambda place: (place / client / "labels.csv").open("a").write(text)
 
 
-check_error(broken("empty", lambda place: (place / "desert").mkdir()), 1, ["'desert' has no data", "features.npy"], "a client without data")
+check_error(broken("empty", lambda place: (place / "desert").mkdir()), 1, ["'desert' has no data", "features.npy", "texts.txt"], "a client without data")
 check_error(broken("rows0", lambda place: np.save(place / "client1" / "features.npy", np.zeros((0, 6), np.float32))), 1, ["client1", "no data"], "a client with no rows")
 check_error(broken("row", add("client2", "99,oak\n")), 1, ["client2", "line 9", "'99'"], "an unknown id")
 check_error(broken("twice", add("client2", "3,oak\n")), 1, ["client2", "line 9", "'3'", "line 5"], "an id twice")

@@ -50,6 +50,8 @@ BagTask read_bags(const BagOptions& options, std::vector<std::string>& names) {
     line = members.lines[static_cast<size_t>(i)];
     task.bags[found->second].push_back(row);
   }
+  if (const auto outside = std::count(line_of.begin(), line_of.end(), -1); outside > 0)
+    info(fmt::format("{} of {} instances are in no bag", outside, instances));
   for (size_t b = 0; b < names.size(); ++b) {
     const auto row = static_cast<int64_t>(b);
     if (task.bags[b].empty())

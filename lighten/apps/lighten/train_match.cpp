@@ -221,7 +221,8 @@ void add_train_match(CLI::App& train, const std::shared_ptr<Common>& common, Ver
   app->fallthrough();
   auto options = std::make_shared<MatchOptions>();
   app->add_option("--method", options->method, "dexml (default)")->check(CLI::IsMember({"dexml"}));
-  app->add_option("--texts", options->texts, "text file, one text a line, or .jsonl with a field text")->type_name("FILE");
+  app->add_option("--texts", options->texts, "text file, one text a line, or .jsonl, .csv or .tsv with a field text")
+      ->type_name("FILE");
   app->add_option("--label-texts", options->labels, "the labels' texts, in the same way")->type_name("FILE");
   app->add_option("--pairs", options->pairs, "table text,label of line numbers from 0, a line for every label of every text")
       ->type_name("FILE");
