@@ -51,13 +51,16 @@ std::string teacher_name(const std::string& architecture, int64_t width) {
   return fmt::format("teacher {} of width {}", architecture, width);
 }
 
+/// Where trainings are kept until the run is complete; sizes do not share them.
+fs::path trainings_of(const Bench& bench) { return bench.folder() / ("trainings-" + to_string(bench.size())); }
+
 /// What the arms of one seed share: data, teachers, the student as it was before.
 class Laboratory {
  public:
   Laboratory(const Bench& bench, const Extent& extent, uint64_t seed)
       : extent_(extent),
         seed_(seed),
-        folder_(bench.folder() / "runs" / std::to_string(seed)),
+        folder_(trainings_of(bench) / std::to_string(seed)),
         set_(glyph_latin_set({.limit = extent.limit, .split_seed = seed})),
         data_(classify_data(set_)) {
     for (const auto& [architecture, width] : extent.teachers)
@@ -159,6 +162,7 @@ void run(Bench& bench) {
   MealV2Options options;
   options.train.epochs = extent.extra_epochs;
   bench.setting("meal-v2", to_json(describe(options)));
+  fs::remove_all(trainings_of(bench));
 }
 
 }  // namespace

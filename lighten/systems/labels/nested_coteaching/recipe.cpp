@@ -141,13 +141,16 @@ auto best_of(const std::vector<double>& candidates, const Make& make) {
   return best;
 }
 
+/// Where trainings are kept until the run is complete; sizes do not share them.
+fs::path trainings_of(const Bench& bench) { return bench.folder() / ("trainings-" + to_string(bench.size())); }
+
 /// The trainings that the arms of one noise and seed are made of; each is done once and then loaded.
 class Trainings {
  public:
   Trainings(const Bench& bench, const Case& of, uint64_t seed)
       : trial_(of, seed),
         options_(options_of(of)),
-        folder_(bench.folder() / "runs" / fmt::format("{}-{}", of.data, of.percent) / std::to_string(seed)),
+        folder_(trainings_of(bench) / fmt::format("{}-{}", of.data, of.percent) / std::to_string(seed)),
         seed_(seed) {
     options_.classify.train.seed = seed;
   }
@@ -331,8 +334,7 @@ void run(Bench& bench) {
       "validation labels are noisy alike; epoch, number of features, learning rate and that of stage 2 (these two with the "
       "first seed, then kept) are chosen on the noisy validation labels, never on test data; all arms warm up for a tenth of "
       "the steps. Pairs predict with the mean of two nets, so they are compared with pairs. 'Memorised' is the share of "
-      "wrong "
-      "training labels that a net gives back after its last epoch: a net that cannot memorise would prove nothing.");
+      "wrong training labels that a net gives back after its last epoch: a net that cannot memorise would prove nothing.");
   bench.setting("data", "fashion; glyph-latin, fonts of training, validation and test disjoint, another split for every seed");
   for (const Case& of : extent.cases)
     bench.setting(
@@ -342,6 +344,7 @@ void run(Bench& bench) {
   bench.setting("teaching_shares", kTeachingShares);
   NestedCoteachingOptions options = options_of(extent.cases[0]);
   bench.setting("nested-coteaching", to_json(describe(options)));
+  fs::remove_all(trainings_of(bench));
 }
 
 }  // namespace
