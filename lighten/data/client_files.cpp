@@ -87,7 +87,7 @@ void read_client_labels(const fs::path& file, const ClientFiles& clients, int64_
 }  // namespace
 
 fs::path client_rows(const fs::path& folder) {
-  const fs::path rows = rows_in(folder);
+  fs::path rows = rows_in(folder);
   if (rows.empty())
     throw_error<FileError>("{}: holds neither features.npy nor texts.txt, .jsonl, .csv or .tsv", folder.string());
   return rows;
