@@ -91,6 +91,16 @@ for data in (new, folder / "clients" / "c1"):
 answers = [row["label"] for row in csv.DictReader(open(folder / "new.txt.labels.csv"))]
 check(answers == ["compilers and linkers", "cats and kittens"], f"new texts are labelled: {answers}")
 
+# A net of other vectors is not given texts; empty texts are said.
+np.save(folder / "narrow.npy", whole[:, :6])
+done = lighten(*bags, "--features", folder / "narrow.npy", "-o", folder / "narrow")
+check(done.returncode == 0, "train bags on 6 columns", done)
+check_error(lighten("train", "bags", "--apply", folder / "narrow", "--features", new, "-o", folder / "x.csv"), 1, ["new.txt", "384", "vectors of 6"], "texts for a net of vectors")
+done = lighten("train", "bags", "--apply", folder / "bags-texts", "--features", write("gap.txt", "a linker\n\nkittens\n"), "-o", folder / "gap.csv")
+check(done.returncode == 0 and "1 of 3 texts are empty" in done.stderr, "an empty text is a row, with a warning", done)
+np.save(folder / "clients/c0/features.npy", whole[:30])
+check_error(lighten(*federate, "--clients", folder / "clients", "-o", folder / "x"), 1, ["'c0'", "features.npy", "texts.txt", "keep one"], "two files of rows in a client")
+
 check_error(lighten(*bags, "--features", write("bad.jsonl", '{"text": "a"}\n{"body": "b"}\n'), "-o", folder / "x"), 1, ["bad.jsonl", "line 2", "text"], "a line without a text")
 check_error(lighten(*bags, "--features", write("bad.csv", "n,body\n1,b\n"), "-o", folder / "x"), 1, ["bad.csv", "text"], "a table without texts")
 write("mixed/a/texts.txt", "one\n")
