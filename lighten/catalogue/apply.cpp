@@ -8,9 +8,9 @@
 #include "lighten/data/picture_reader.h"
 #include "lighten/eval/predictions.h"
 #include "lighten/features/feature_rows.h"
+#include "lighten/formats/file_kind.h"
 #include "lighten/formats/json_fields.h"
 #include "lighten/formats/npy.h"
-#include "lighten/formats/text_rows.h"
 #include "lighten/train/classify.h"
 
 namespace lighten {

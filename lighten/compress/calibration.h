@@ -27,7 +27,8 @@ struct CalibrationOptions {
 struct CalibrationRows {
   std::vector<std::vector<int32_t>> rows;
   int64_t row = 0;
-  int64_t text_tokens = 0;  ///< tokens that were tokenized (a very long text is thinned out first, by seed)
+  std::vector<int64_t> counts;  ///< of every token id in the text, up to the largest that is there
+  int64_t text_tokens = 0;      ///< tokens that were tokenized (a very long text is thinned out first, by seed)
 };
 
 /// Reads text files, tokenizes them (no special tokens recognised) and draws rows by seed: the text is cut at a random offset

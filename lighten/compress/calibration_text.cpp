@@ -82,6 +82,8 @@ CalibrationRows read_calibration(const std::vector<fs::path>& files, const Token
   CalibrationRows result;
   result.row = options.row;
   result.text_tokens = total;
+  result.counts.resize(static_cast<size_t>(*std::max_element(ids.begin(), ids.end())) + 1);
+  for (const int32_t id : ids) ++result.counts[static_cast<size_t>(id)];
   for (const int64_t start : starts) {
     std::vector<int32_t> row;
     if (bos) row.push_back(tokenizer.bos());

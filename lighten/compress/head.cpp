@@ -1,6 +1,7 @@
 #include "lighten/compress/head.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "lighten/base/progress.h"
 #include "lighten/compress/gptq.h"
@@ -63,6 +64,35 @@ QuantTensor round_head(const torch::Tensor& weight, const torch::Tensor& hessian
       append_rows(all, part);
   }
   return all;
+}
+
+std::vector<int32_t> by_frequency(const std::vector<int64_t>& counts, int64_t vocab) {
+  std::vector<int32_t> order(static_cast<size_t>(vocab));
+  std::iota(order.begin(), order.end(), 0);
+  const auto count = [&](int32_t id) {
+    const auto i = static_cast<size_t>(id);
+    return i < counts.size() ? counts[i] : int64_t{0};
+  };
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return count(a) > count(b); });
+  return order;
+}
+
+BandedTensor round_bands(const torch::Tensor& weight, const torch::Tensor& hessian, const GridOptions& grid,
+                         const std::vector<HeadBand>& bands, const std::vector<int32_t>& order) {
+  BandedTensor result;
+  result.places.resize(order.size());
+  for (size_t place = 0; place < order.size(); ++place)
+    result.places[static_cast<size_t>(order[place])] = static_cast<int32_t>(place);
+  const torch::Tensor rows = torch::tensor(std::vector<int64_t>(order.begin(), order.end()));
+  int64_t first = 0;
+  for (const HeadBand& band : bands) {
+    GridOptions own = grid;
+    own.bits = band.bits;
+    const torch::Tensor part = weight.index_select(0, rows.slice(0, first, first + band.tokens));
+    result.bands.push_back(round_head(part, hessian, own));
+    first += band.tokens;
+  }
+  return result;
 }
 
 }  // namespace lighten

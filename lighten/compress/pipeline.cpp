@@ -91,6 +91,7 @@ class Run {
   torch::Tensor round_ends(const Decoder& ends) {
     std::map<std::string, QuantTensor> quantized;
     std::map<std::string, std::vector<float>> floats;
+    std::map<std::string, BandedTensor> banded;
     torch::Tensor embedding = ends->embedding.to(torch::kHalf).to(torch::kFloat);
     Decoder decoder = ends;
     for (const NamedTensor& tensor : tensors(decoder)) {
@@ -101,11 +102,19 @@ class Run {
       const bool reads_hidden = config_.tied_head || tensor.name == "lm_head.weight";
       torch::Tensor hessian;
       if (reads_hidden && decided_.calibrated) hessian = head_hessian(ends, read_, rows_, kSampleTokens / rows_.row);
+      const bool embeds = tensor.name == "model.embed_tokens.weight";
+      if (!decided_.bands.empty()) {
+        const std::vector<int32_t> order = by_frequency(rows_.counts, config_.vocab_size);
+        BandedTensor codes = round_bands(*tensor.tensor, hessian, decided_.head, decided_.bands, order);
+        if (embeds) embedding = torch::tensor(dequantize(codes)).view(tensor.tensor->sizes());
+        banded.emplace(tensor.name, std::move(codes));
+        continue;
+      }
       QuantTensor codes = round_head(*tensor.tensor, hessian, decided_.head);
-      if (tensor.name == "model.embed_tokens.weight") embedding = dequantized(codes);
+      if (embeds) embedding = dequantized(codes);
       quantized.emplace(tensor.name, std::move(codes));
     }
-    writer_.add_piece("ends", quantized, floats);
+    writer_.add_piece("ends", quantized, floats, banded);
     return embedding;
   }
 

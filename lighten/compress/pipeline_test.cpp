@@ -433,5 +433,76 @@ TEST(Pipeline, ALowBitTiedHeadIsWrittenOnceAndServesBothEnds) {
   EXPECT_EQ(both.packed().at("lm_head.weight").spec.bits, 4);
 }
 
+TEST(Pipeline, FrequentTokensGetTheirOwnBits) {
+  for (const ModelConfig& config : {test::tiny_llama_linear(), test::tiny_llama3()}) {
+    const fs::path folder = new_model("frequent", config);
+    QuantizeRequest request = request_in(folder, "plain", {gptq_method()});
+    request.head_bits = 2;
+    request.head_group_size = 32;
+    quantize(request);
+    request.output = folder / "banded";
+    request.head_frequent = {{8, 10}, {4, 20}};
+    const QuantizePlan plan = plan_quantize(request);
+    EXPECT_TRUE(contains(plan.text, "8 bits for the 10 most frequent tokens")) << plan.text;
+    quantize(request);
+
+    const LightModel plain(folder / "plain"), banded(folder / "banded");
+    const auto source = open_weights(folder / "model");
+    std::vector<int64_t> counts(static_cast<size_t>(config.vocab_size));
+    for (const int32_t id : source->tokenizer()->encode(read_file(folder / "text.txt"), false))
+      ++counts[static_cast<size_t>(id)];
+    EXPECT_EQ(banded.banded().size(), config.tied_head ? 1u : 2u);
+    for (const auto& [name, rows] : banded.banded()) {
+      ASSERT_EQ(rows.bands.size(), 3u);
+      EXPECT_EQ(rows.bands[0].spec.bits, 8);
+      EXPECT_EQ(rows.bands[1].spec.rows, 20);
+      EXPECT_EQ(rows.bands[2].spec.bits, 2);
+      EXPECT_EQ(rows.bands[2].spec.rows, config.vocab_size - 30);
+      int64_t least = 1 << 30, most = 0;  // counts in the first band, in the last
+      double errors[2][2] = {};           // [banded][last band]: sums of squares
+      const std::vector<float> want = source->read(name), old = plain.read(name), now = banded.read(name);
+      const auto width = static_cast<size_t>(config.hidden_size);
+      for (size_t id = 0; id < rows.places.size(); ++id) {
+        const bool first = rows.places[id] < 10, last = rows.places[id] >= 30;
+        if (first) least = std::min(least, counts[id]);
+        if (last) most = std::max(most, counts[id]);
+        if (!first && !last) continue;
+        for (size_t i = id * width; i < (id + 1) * width; ++i) {
+          errors[0][last] += std::pow(old[i] - want[i], 2);
+          errors[1][last] += std::pow(now[i] - want[i], 2);
+        }
+      }
+      EXPECT_GE(least, most) << name;
+      EXPECT_LT(errors[1][0], errors[0][0] / 100) << "8 bits in place of 2";
+      EXPECT_DOUBLE_EQ(errors[1][1], errors[0][1]) << "the others are as they were";
+    }
+    EXPECT_EQ(plan.json["size_after"].get<uint64_t>(), banded.tensor_bytes());
+  }
+}
+
+TEST(Pipeline, ListsOfBandsAreChecked) {
+  const std::vector<HeadBand> bands = parse_head_bands("8:4096,4:16384");
+  ASSERT_EQ(bands.size(), 2u);
+  EXPECT_EQ(bands[0].bits, 8);
+  EXPECT_EQ(bands[1].tokens, 16384);
+  EXPECT_TRUE(parse_head_bands("").empty());
+  for (const char* bad : {"8", "8:", ":5", "8:4096,", ",8:3", "8:4k", "8:3;4:5", "8:3:4", "eight:3"})
+    EXPECT_THROW(parse_head_bands(bad), OptionError) << bad;
+  const fs::path folder = new_model("bands");
+  QuantizeRequest request = request_in(folder, "out", {rtn_method()});
+  const auto refused = [&](std::vector<HeadBand> wrong, const std::string& word) {
+    request.head_frequent = std::move(wrong);
+    const std::string message = message_of<OptionError>([&] { plan_quantize(request); });
+    EXPECT_TRUE(contains(message, word)) << message;
+  };
+  refused({{8, 10}}, "--head-bits");
+  request.head_bits = 4;
+  request.head_group_size = 32;
+  refused({{5, 10}}, "5:10");
+  refused({{8, 0}}, "8:0");
+  refused({{8, 50}, {3, 46}}, "96 tokens");
+  refused(std::vector<HeadBand>(8, HeadBand{8, 2}), "bands");
+}
+
 }  // namespace
 }  // namespace lighten

@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <span>
 
@@ -16,6 +17,7 @@
 #include "lighten/compress/rtn.h"
 #include "lighten/kernels/linear.h"
 #include "lighten/nn/product.h"
+#include "lighten/runtime/light_model.h"
 
 namespace lighten::compress {
 namespace {
@@ -68,8 +70,18 @@ LinearSpec spec_of(const GridOptions& grid, int64_t rows, int64_t columns) {
 
 /// Bytes of embedding or head in the light model.
 uint64_t end_bytes(const Decided& decided, int64_t rows, int64_t columns) {
-  if (decided.low_bit_head) return packed_bytes(spec_of(decided.head, rows, columns));
-  return static_cast<uint64_t>(rows * columns) * 2;
+  if (!decided.low_bit_head) return static_cast<uint64_t>(rows * columns) * 2;
+  if (decided.bands.empty()) return packed_bytes(spec_of(decided.head, rows, columns));
+  uint64_t bytes = static_cast<uint64_t>(rows) * sizeof(int32_t);
+  int64_t left = rows;  // more than the bands have, where the vocabulary was trimmed: these would be in the last
+  for (size_t i = 0; i < decided.bands.size(); ++i) {
+    GridOptions grid = decided.head;
+    grid.bits = decided.bands[i].bits;
+    const int64_t own = i + 1 < decided.bands.size() ? decided.bands[i].tokens : left;
+    bytes += packed_bytes(spec_of(grid, own, columns));
+    left -= own;
+  }
+  return bytes;
 }
 
 /// The model before its vocabulary was trimmed: what the light one is compared with.
@@ -77,6 +89,27 @@ ModelConfig whole_config(const Decided& decided) {
   ModelConfig config = decided.source->config();
   if (decided.trim) config.vocab_size = decided.trim->before;
   return config;
+}
+
+/// All bands of embedding and head, the last of them being the other tokens.
+std::vector<HeadBand> all_bands(const QuantizeRequest& request, int64_t vocab) {
+  std::vector<HeadBand> bands = request.head_frequent;
+  if (bands.empty()) return bands;
+  if (request.head_bits == 0)
+    throw OptionError(
+        "--head-frequent gives frequent tokens more bits than --head-bits, which is 0 (16-bit floats): give both");
+  int64_t left = vocab;
+  for (const HeadBand& band : bands) {
+    if (!is_one_of(band.bits, {2, 3, 4, 8}))
+      throw_error<OptionError>("--head-frequent {}:{}: bits must be 2, 3, 4 or 8", band.bits, band.tokens);
+    if (band.tokens < 1 || band.tokens >= left)
+      throw_error<OptionError>("--head-frequent {}:{}: the model has {} tokens, and some must be left for --head-bits",
+                               band.bits, band.tokens, vocab);
+    left -= band.tokens;
+  }
+  bands.push_back({request.head_bits, left});
+  if (bands.size() > kMostBands) throw_error<OptionError>("--head-frequent: at most {} bands", kMostBands - 1);
+  return bands;
 }
 
 std::vector<LinearShape> end_matrices(const ModelConfig& config) {
@@ -193,6 +226,7 @@ Decided decide(const QuantizeRequest& request) {
   decided.head = {.bits = request.head_bits,
                   .group_size = resolve_group_size(request.head_group_size, ends, "head-group-size"),
                   .zero = request.zero};
+  decided.bands = all_bands(request, config.vocab_size);
   for (const LinearShape& linear : linears) check(spec_of(decided.grid, linear.rows, linear.columns));
   if (decided.low_bit_head)
     for (const LinearShape& end : ends) check(spec_of(decided.head, end.rows, end.columns));
@@ -277,6 +311,8 @@ Json method_record(const QuantizeRequest& request, const Decided& decided) {
                {"zero", zero_name(decided.grid.zero)},
                {"head_bits", request.head_bits}};
   if (decided.low_bit_head) json["head_group_size"] = decided.head.group_size;
+  for (const HeadBand& band : request.head_frequent)
+    json["head_frequent"].push_back({{"bits", band.bits}, {"tokens", band.tokens}});
   if (decided.trim) json["vocabulary"] = decided.trim->json();
   json["options"] = options;
   if (decided.calibrated) {
@@ -303,7 +339,34 @@ std::string trim_text(const compress::Decided& decided, const compress::Footprin
 
 std::string group_text(int64_t size) { return size == 0 ? "per channel" : fmt::format("groups of {}", size); }
 
+std::string head_text(const compress::Decided& decided) {
+  if (!decided.low_bit_head) return "binary16";
+  std::string text;
+  for (const HeadBand& band : decided.bands)
+    if (&band != &decided.bands.back())
+      text += fmt::format("{} bits for the {} most frequent tokens, then ", band.bits, band.tokens);
+  const int64_t group = decided.head.group_size;
+  return text + fmt::format("{} bits, {}", decided.head.bits, group_text(group));
+}
+
 }  // namespace
+
+std::vector<HeadBand> parse_head_bands(const std::string& text) {
+  std::vector<HeadBand> bands;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find(',', at), text.size()), colon = text.find(':', at);
+    HeadBand band;
+    const auto number = [&](size_t from, size_t to, auto& value) {
+      const auto [stop, error] = std::from_chars(text.data() + from, text.data() + to, value);
+      return error == std::errc() && stop == text.data() + to;
+    };
+    if (colon >= end || !number(at, colon, band.bits) || !number(colon + 1, end, band.tokens) || end + 1 == text.size())
+      throw_error<OptionError>("--head-frequent {}: give BITS:TOKENS, as 8:4096, or several with commas between", text);
+    bands.push_back(band);
+    at = end + 1;
+  }
+  return bands;
+}
 
 QuantizePlan plan_quantize(const QuantizeRequest& request) {
   using namespace compress;
@@ -334,14 +397,11 @@ QuantizePlan plan_quantize(const QuantizeRequest& request) {
       "size    {} -> {} ({:.1f} % of 16 bits, {:.2f} bits per weight)\nmemory  about {}\ntime    about {} with {} threads\n"
       "disk    {} needed while it runs, {} free at {}\n",
       request.model.string(), decided.source->container(), config.layers, whole_parameters / 1e6, request.method_name,
-      decided.grid.bits, group_text(decided.grid.group_size),
-      decided.low_bit_head ? fmt::format("{} bits, {}", decided.head.bits, group_text(decided.head.group_size))
-                           : std::string("binary16"),
-      table.text(), trim_text(decided, f), human_bytes(static_cast<double>(f.before)),
-      human_bytes(static_cast<double>(f.after)), 100.0 * static_cast<double>(f.after) / (2 * whole_parameters),
-      8.0 * static_cast<double>(f.after) / parameters, human_bytes(static_cast<double>(f.memory)), human_seconds(seconds),
-      decided.threads, human_bytes(static_cast<double>(f.disk)), human_bytes(static_cast<double>(f.disk_free)),
-      request.output.string());
+      decided.grid.bits, group_text(decided.grid.group_size), head_text(decided), table.text(), trim_text(decided, f),
+      human_bytes(static_cast<double>(f.before)), human_bytes(static_cast<double>(f.after)),
+      100.0 * static_cast<double>(f.after) / (2 * whole_parameters), 8.0 * static_cast<double>(f.after) / parameters,
+      human_bytes(static_cast<double>(f.memory)), human_seconds(seconds), decided.threads,
+      human_bytes(static_cast<double>(f.disk)), human_bytes(static_cast<double>(f.disk_free)), request.output.string());
   plan.json = {{"method", method_record(request, decided)},
                {"rows_saved", f.rows_saved},
                {"size_before", f.before},

@@ -17,6 +17,7 @@ struct Decided {
   GridOptions grid;  ///< of the block linears
   GridOptions head;  ///< of embedding and head; used if `low_bit_head`
   bool low_bit_head = false;
+  std::vector<HeadBand> bands;           ///< of embedding and head, all rows; empty: `head` for all of them
   std::unique_ptr<Transform> transform;  ///< may be null
   std::unique_ptr<Rounding> rounding;
   StreamNeeds needs;

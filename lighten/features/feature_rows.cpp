@@ -5,6 +5,7 @@
 #include "lighten/base/error.h"
 #include "lighten/base/progress.h"
 #include "lighten/features/text_features.h"
+#include "lighten/formats/file_kind.h"
 #include "lighten/formats/npy.h"
 #include "lighten/formats/text_rows.h"
 

@@ -6,9 +6,9 @@
 #include <set>
 
 #include "lighten/base/error.h"
+#include "lighten/formats/file_kind.h"
 #include "lighten/formats/json_fields.h"
 #include "lighten/formats/plain_text.h"
-#include "lighten/formats/text_rows.h"
 
 namespace lighten {
 namespace {

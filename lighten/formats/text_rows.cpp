@@ -6,6 +6,7 @@
 
 #include "lighten/base/error.h"
 #include "lighten/formats/csv.h"
+#include "lighten/formats/file_kind.h"
 #include "lighten/formats/json_fields.h"
 #include "lighten/formats/plain_text.h"
 
@@ -36,13 +37,6 @@ constexpr std::array kNotLines = {".json", ".npy", ".npz", ".parquet", ".xlsx", 
 constexpr std::string_view kMark = "\xEF\xBB\xBF";
 
 }  // namespace
-
-std::string small_ending(const fs::path& file) {
-  std::string ending = file.extension().string();
-  for (char& c : ending)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  return ending;
-}
 
 std::vector<std::string> read_text_rows(const fs::path& file, const std::string& column) {
   const std::string kind = small_ending(file);

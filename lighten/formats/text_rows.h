@@ -14,7 +14,4 @@ namespace lighten {
 /// table with one column, or of a .jsonl.
 std::vector<std::string> read_text_rows(const fs::path& file, const std::string& column = "text");
 
-/// The ending of a file's name in small letters, with its dot: ".csv" of "A.CSV".
-std::string small_ending(const fs::path& file);
-
 }  // namespace lighten

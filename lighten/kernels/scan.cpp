@@ -53,6 +53,7 @@ void run(const SdcCall& call, SdcForm form) {
 #if defined(__x86_64__)
   if (form == SdcForm::planes && has_plane_popcounts()) return sdc_planes_avx512(call);
   if (form == SdcForm::dot) return sdc_dots_avx512(call);
+  if (form == SdcForm::pairs) return sdc_pairs_avx2(call);
   if (form == SdcForm::table) return current_isa() == Isa::avx512 ? sdc_tables_avx512(call) : sdc_tables_avx2(call);
 #endif
   form == SdcForm::planes ? sdc_planes_scalar(call) : sdc_scalar(call);
@@ -289,6 +290,7 @@ void unpack_sdc(const SdcBlocks& blocks, int64_t position, uint8_t* levels) {
 
 SdcForm best_sdc_form(const SdcShape& shape) {
   if (current_isa() == Isa::avx512 && shape.loops > 0) return SdcForm::dot;
+  if (current_isa() == Isa::avx2 && shape.per_nibble() == 1) return SdcForm::pairs;
   return current_isa() == Isa::avx512 || current_isa() == Isa::avx2 ? SdcForm::table : SdcForm::scalar;
 }
 
@@ -299,8 +301,9 @@ SdcQueries::SdcQueries(const SdcShape& shape, const uint8_t* levels, int64_t cou
                        SdcForm form)
     : shape_(shape), count_(which.empty() ? count : static_cast<int64_t>(which.size())), form_(form) {
   check(shape);
+  const bool has_bytes = current_isa() == Isa::avx512 || current_isa() == Isa::avx2;
   if ((form == SdcForm::dot && (current_isa() != Isa::avx512 || shape.loops == 0)) ||
-      (form == SdcForm::table && current_isa() != Isa::avx512 && current_isa() != Isa::avx2))
+      (form == SdcForm::pairs && (!has_bytes || shape.per_nibble() != 1)) || (form == SdcForm::table && !has_bytes))
     throw_error<OptionError>("the {} kernels have no such form of the SDC scan", isa_name(current_isa()));
   bias_.assign(static_cast<size_t>(count_), 0);
   for (int64_t i = 0; i < count_; ++i) {
@@ -313,6 +316,8 @@ SdcQueries::SdcQueries(const SdcShape& shape, const uint8_t* levels, int64_t cou
       fill_scalar(own, i);
     else if (form == SdcForm::table)
       fill_tables(own, i);
+    else if (form == SdcForm::pairs)
+      fill_pairs(own, i);
     else if (form == SdcForm::planes)
       fill_planes(own, i);
     else
@@ -353,6 +358,12 @@ void SdcQueries::fill_dots(const uint8_t* levels, int64_t query) {
   }
 }
 
+void SdcQueries::fill_pairs(const uint8_t* levels, int64_t query) {
+  panel_.resize(static_cast<size_t>((query + 1) * shape_.chunks() * 2), 0);
+  for (int64_t d = 0; d < shape_.dimensions; ++d)
+    panel_[static_cast<size_t>(query * shape_.chunks() * 2 + d)] = static_cast<uint8_t>(2 * levels[d] - shape_.levels());
+}
+
 void SdcQueries::fill_planes(const uint8_t* levels, int64_t query) {
   const int64_t bytes = plane_words(shape_) * 8 * (shape_.loops + 1);
   panel_.resize(static_cast<size_t>((query + 1) * bytes));
@@ -369,6 +380,7 @@ void scan_sdc(const SdcBlocks& codes, int64_t begin, int64_t end, const SdcQueri
   const SdcForm form = queries.form();
   const int64_t query_bytes = form == SdcForm::scalar   ? shape.dimensions
                               : form == SdcForm::table  ? shape.chunks() * 32
+                              : form == SdcForm::pairs  ? shape.chunks() * 2
                               : form == SdcForm::planes ? plane_words(shape) * 8 * (shape.loops + 1)
                                                         : dot_steps(shape.chunks()) * dot_fields(shape) * 4;
   by_tiles(begin, end, shape.chunks() * 32, queries.count(), query_bytes,

@@ -135,6 +135,7 @@ enum class SdcForm : uint8_t {
   scalar,
   table,   ///< one table of 16 bytes per nibble and query, read by byte shuffles (AVX2, AVX-512)
   dot,     ///< nibbles are transposed once for several queries and multiplied by 8-bit dot products (AVX-512 VNNI; u >= 1)
+  pairs,   ///< the two nibbles of a chunk side by side, multiplied and added in 16 bits (AVX2; u >= 2, one dimension a nibble)
   planes,  ///< what the others replace: popcounts of all (u + 1)^2 pairs of bit planes, on blocks of pack_planes()
 };
 /// The fastest that current_isa() has.
@@ -163,6 +164,7 @@ class SdcQueries {
   void fill_scalar(const uint8_t* levels, int64_t query);
   void fill_tables(const uint8_t* levels, int64_t query);
   void fill_dots(const uint8_t* levels, int64_t query);
+  void fill_pairs(const uint8_t* levels, int64_t query);
   void fill_planes(const uint8_t* levels, int64_t query);
 };
 

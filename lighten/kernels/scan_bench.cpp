@@ -132,6 +132,18 @@ __attribute__((target("avx2"))) void shuffles_256() {
   for (auto& sum : even) benchmark::DoNotOptimize(sum);
   for (auto& sum : odd) benchmark::DoNotOptimize(sum);
 }
+__attribute__((target("avx2"))) void pairs_256() {
+  __m256i sums[8], nibbles = _mm256_set1_epi8(3), values = _mm256_set1_epi8(1);
+  for (auto& sum : sums) sum = _mm256_setzero_si256();
+  for (int64_t i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 8
+    for (auto& sum : sums) {
+      asm volatile("" : "+x"(nibbles));
+      sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(nibbles, values));
+    }
+  }
+  for (auto& sum : sums) benchmark::DoNotOptimize(sum);
+}
 /// (xor, two masks, shift, two shuffles, two adds) on 256 bits.
 __attribute__((target("avx2"))) void popcounts_256() {
   __m256i sums[8], code = _mm256_set1_epi64x(0x123456789), query = _mm256_set1_epi64x(77);
@@ -218,6 +230,7 @@ void sdc(benchmark::State& state, Isa isa, SdcForm form, int loops, int64_t dime
   double products = 1;  // nibbles (dimensions where two share one) that one instruction handles
 #if defined(__x86_64__)
   if (form == SdcForm::dot) loop = dots_512, products = 64.0 / kernels::dot_fields(shape);
+  if (form == SdcForm::pairs) loop = pairs_256, products = 32;
   if (form == SdcForm::table) loop = isa == Isa::avx512 ? shuffles_512 : shuffles_256, products = isa == Isa::avx512 ? 64 : 32;
 #endif
   double instructions = static_cast<double>(shape.nibbles()) / products;
@@ -247,6 +260,9 @@ const bool registered = [] {
       const std::string codes = "/u" + std::to_string(loops) + "_m" + std::to_string(dimensions);
       add("sdc_table" + codes + "/" + name,
           [=](benchmark::State& state) { sdc(state, isa, SdcForm::table, loops, dimensions); });
+      if (isa == Isa::avx2 && loops >= 2)
+        add("sdc_pairs" + codes + "/" + name,
+            [=](benchmark::State& state) { sdc(state, isa, SdcForm::pairs, loops, dimensions); });
       if (isa == Isa::avx512 && loops > 0)
         add("sdc_dot" + codes + "/" + name, [=](benchmark::State& state) { sdc(state, isa, SdcForm::dot, loops, dimensions); });
     }

@@ -11,7 +11,9 @@ inline constexpr int kHammingLanes = 4;  ///< queries of one group
 inline constexpr int kTableLanes = 2;
 inline constexpr int kDotLanes = 8;
 inline constexpr int kPlaneLanes = 2;
+inline constexpr int kPairLanes = 4;
 inline constexpr int64_t kFlushChunks = 128;  ///< 256 nibbles of at most 225 fit into 16 bits
+inline constexpr int64_t kPairChunks = 72;    ///< and sums of 72 pairs of signed products of at most 225
 
 /// A run of blocks against all groups of a tile of queries. `limits` are read anew for every block; collect() moves them.
 struct HammingCall {
@@ -31,6 +33,7 @@ struct SdcCall {
   int64_t begin = 0, end = 0, chunks = 0;
   SdcShape shape;
   /// scalar: v [query][m] int8. table: [query][chunks][32] bytes. dot: per group of n queries [steps][fields][n] of four int8.
+  /// pairs: v of nibble after nibble [query][chunks][2] int8.
   /// planes: [query][u + 1][words] uint64; the sum is minus the weighted count of differing bits.
   const uint8_t* panel = nullptr;
   const int32_t* bias = nullptr;
@@ -53,6 +56,7 @@ void hamming_avx2(const HammingCall& call);
 void hamming_avx512(const HammingCall& call);  ///< needs VPOPCNTDQ
 void sdc_planes_avx512(const SdcCall& call);   ///< needs VPOPCNTDQ
 void sdc_tables_avx2(const SdcCall& call);
+void sdc_pairs_avx2(const SdcCall& call);
 void sdc_tables_avx512(const SdcCall& call);
 void sdc_dots_avx512(const SdcCall& call);
 #endif

@@ -158,8 +158,10 @@ TEST_P(Scan, SdcFindsWhatFloatingPointFinds) {
     const SdcBlocks view{blocks.get(), norms.data(), c.count, shape};
     const auto planes = aligned(plane_bytes(c.count, shape));
     pack_planes(shape, codes.data(), c.count, planes.get(), norms.data());
-    for (const SdcForm form : {SdcForm::scalar, SdcForm::table, SdcForm::dot, SdcForm::planes}) {
-      if (form == SdcForm::table && GetParam() != Isa::avx2 && GetParam() != Isa::avx512) continue;
+    for (const SdcForm form : {SdcForm::scalar, SdcForm::table, SdcForm::dot, SdcForm::pairs, SdcForm::planes}) {
+      const bool has_bytes = GetParam() == Isa::avx2 || GetParam() == Isa::avx512;
+      if (form == SdcForm::table && !has_bytes) continue;
+      if (form == SdcForm::pairs && (!has_bytes || loops < 2)) continue;
       if (form == SdcForm::dot && (GetParam() != Isa::avx512 || loops == 0)) continue;
       const SdcQueries panel(shape, queries.data(), c.queries, c.which, form);
       if (panel.count() == 0) continue;

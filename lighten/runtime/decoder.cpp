@@ -12,6 +12,7 @@ namespace {
 
 constexpr int64_t kSerialFloats = 1 << 14;  // touched in less time than it takes to wake the other threads
 constexpr int64_t kNarrow = 1024;           // hidden size: see Activations::automatic
+constexpr int64_t kPlacesAtOnce = 8192;     // logits that one task puts into the order of the tokens
 constexpr int64_t kHeadFloats = 1 << 20;    // bounds the memory for logits of many tokens on their way
 
 Arithmetic arithmetic_of(const RuntimeOptions& options, int64_t hidden_size) {
@@ -165,7 +166,11 @@ void Decoder::embed(std::span<const int32_t> tokens) {
   const auto scale = static_cast<float>(weights_.config.embedding_scale);
   each_token(static_cast<int64_t>(tokens.size()), width, [&](int64_t t) {
     float* row = scratch_.x.data() + t * width;
-    unpack_row(weights_.embedding.spec, weights_.embedding.data, tokens[static_cast<size_t>(t)], row);
+    const auto token = static_cast<size_t>(tokens[static_cast<size_t>(t)]);
+    int64_t place = weights_.embedding.places.empty() ? static_cast<int64_t>(token) : weights_.embedding.places[token];
+    const Matrix* band = weights_.embedding.bands.data();
+    for (; place >= band->weight.spec.rows; ++band) place -= band->weight.spec.rows;
+    unpack_row(band->weight.spec, band->weight.data, place, row);
     if (scale != 1)
       for (int64_t i = 0; i < width; ++i) row[i] *= scale;
   });
@@ -250,6 +255,26 @@ void Decoder::mlp_part(const LayerWeights& layer, int64_t n) {
   multiply_onto_residual(s.gate.data(), n, layer.down, layer.mlp_out_norm);
 }
 
+void Decoder::token_products(const float* x, int64_t n, float* logits) {
+  const int64_t vocab = weights_.config.vocab_size;
+  const std::vector<int32_t>& places = weights_.head.places;
+  if (!places.empty()) grow(scratch_.banded, n * vocab);
+  float* const out = places.empty() ? logits : scratch_.banded.data();
+  std::vector<LinearTask> tasks;
+  int64_t row = 0;
+  for (const Matrix& band : weights_.head.bands) {
+    tasks.push_back(
+        {.spec = band.weight.spec, .packed = band.weight.data, .y = out + row, .y_stride = vocab, .device = band.device.get()});
+    row += band.weight.spec.rows;
+  }
+  linear(tasks, {x, weights_.config.hidden_size}, n, arithmetic_, *pool_);
+  if (places.empty()) return;
+  pool_->parallel_for(vocab, kPlacesAtOnce, [&](int64_t begin, int64_t end) {
+    for (int64_t t = 0; t < n; ++t)
+      for (int64_t id = begin; id < end; ++id) logits[t * vocab + id] = out[t * vocab + places[static_cast<size_t>(id)]];
+  });
+}
+
 void Decoder::head(const Chunk& chunk, float* logits) {
   const ModelConfig& c = weights_.config;
   const int64_t logits_for = chunk.logits_for;
@@ -261,8 +286,7 @@ void Decoder::head(const Chunk& chunk, float* logits) {
   }
   const int64_t step = std::max<int64_t>(1, kHeadFloats / c.vocab_size);
   for (int64_t t = 0; t < logits_for; t += step)
-    multiply({scratch_.h.data() + t * c.hidden_size, c.hidden_size}, std::min(step, logits_for - t),
-             {{weights_.head, logits + t * c.vocab_size}});
+    token_products(scratch_.h.data() + t * c.hidden_size, std::min(step, logits_for - t), logits + t * c.vocab_size);
   if (c.logit_softcap == 0) return;
   const auto cap = static_cast<float>(c.logit_softcap);
   each_token(logits_for, c.vocab_size, [&](int64_t t) {

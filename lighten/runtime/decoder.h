@@ -42,6 +42,7 @@ class Decoder final : public RuntimeModel {
   /// Activations of one chunk, each [tokens, width].
   struct Scratch {
     std::vector<float> x, h, q, k, v, context, gate, up;
+    std::vector<float> banded;  ///< logits in the order of the head's bands
   };
   /// Neighbouring tokens of one sequence in a chunk.
   struct Segment {
@@ -68,6 +69,8 @@ class Decoder final : public RuntimeModel {
   void attention_part(const LayerWeights& layer, int64_t index, const Chunk& chunk);
   void mlp_part(const LayerWeights& layer, int64_t n);
   void head(const Chunk& chunk, float* logits);
+  /// logits [n, vocabulary] = x [n, width] times the head.
+  void token_products(const float* x, int64_t n, float* logits);
   struct Product {
     const Matrix& matrix;
     float* out;

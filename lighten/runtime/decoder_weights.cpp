@@ -18,10 +18,14 @@ using VectorReader = std::function<std::vector<float>(const std::string&)>;
 
 /// Sorts tensors by canonical name into their places.
 DecoderWeights assemble(const ModelConfig& config, const std::map<std::string, PackedWeight>& packed,
-                        const VectorReader& read) {
+                        const std::map<std::string, RowBands>& banded, const VectorReader& read) {
   DecoderWeights weights;
   weights.config = config;
   for (const auto& [name, weight] : packed) weights.bytes += packed_bytes(weight.spec);
+  for (const auto& [name, rows] : banded) {
+    weights.bytes += rows.places.size() * sizeof(int32_t);
+    for (const PackedWeight& band : rows.bands) weights.bytes += packed_bytes(band.spec);
+  }
   const auto vector = [&](const std::string& name) {
     std::vector<float> values = read(name);
     weights.bytes += values.size() * sizeof(float);
@@ -61,8 +65,15 @@ DecoderWeights assemble(const ModelConfig& config, const std::map<std::string, P
     weights.layers.push_back(std::move(layer));
   }
   weights.final_norm = vector("model.norm.weight");
-  weights.embedding = packed.at("model.embed_tokens.weight");
-  weights.head = {config.tied_head ? weights.embedding : packed.at("lm_head.weight"), {}, nullptr};
+  const auto tokens = [&](const std::string& name) {
+    const auto found = banded.find(name);
+    if (found == banded.end()) return TokenMatrix{{Matrix{packed.at(name), {}, nullptr}}, {}};
+    TokenMatrix matrix{{}, found->second.places};
+    for (const PackedWeight& band : found->second.bands) matrix.bands.push_back({band, {}, nullptr});
+    return matrix;
+  };
+  weights.embedding = tokens("model.embed_tokens.weight");
+  weights.head = config.tied_head ? weights.embedding : tokens("lm_head.weight");
   return weights;
 }
 
@@ -116,7 +127,7 @@ DecoderWeights pack_all(const ModelConfig& config, const std::function<PackedTen
   });
   std::map<std::string, PackedWeight> packed;
   for (size_t i = 0; i < tensors.size(); ++i) packed.emplace(tensors[i].name, PackedWeight{made[i].spec, made[i].bytes.data()});
-  DecoderWeights weights = assemble(config, packed, read);
+  DecoderWeights weights = assemble(config, packed, {}, read);
   for (PackedTensor& tensor : made) weights.storage.push_back(std::move(tensor.bytes));
   return weights;
 }
@@ -169,7 +180,7 @@ PackedTensor random_floats(LinearSpec spec, uint64_t seed) {
 
 DecoderWeights map_weights(std::shared_ptr<const LightModel> light) {
   DecoderWeights weights =
-      assemble(light->config(), light->packed(), [&](const std::string& name) { return light->read(name); });
+      assemble(light->config(), light->packed(), light->banded(), [&](const std::string& name) { return light->read(name); });
   weights.light = std::move(light);
   return weights;
 }
@@ -184,7 +195,7 @@ void copy_to_device(DecoderWeights& weights, ThreadPool& pool) {
   const auto copy = [&](Matrix& matrix) { matrix.device = to_device(matrix.weight.spec, matrix.weight.data, pool); };
   for (LayerWeights& layer : weights.layers)
     for (Matrix* matrix : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) copy(*matrix);
-  copy(weights.head);
+  for (Matrix& band : weights.head.bands) copy(band);
 }
 
 DecoderWeights random_weights(const std::string& shape, int bits, int64_t group_size, ThreadPool& pool) {

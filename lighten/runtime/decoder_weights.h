@@ -28,10 +28,15 @@ struct LayerWeights {
   std::vector<float> q_norm, k_norm;                    ///< [head_dim]; empty: none
 };
 
+/// Embedding or head, a row per token: one matrix, or bands of rows in different widths (RowBands).
+struct TokenMatrix {
+  std::vector<Matrix> bands;
+  std::vector<int32_t> places;  ///< empty: rows stand in the order of the tokens
+};
+
 struct DecoderWeights {
   ModelConfig config;
-  PackedWeight embedding;
-  Matrix head;  ///< the same bytes when tied
+  TokenMatrix embedding, head;  ///< the same bytes when tied
   std::vector<LayerWeights> layers;
   std::vector<float> final_norm;
   uint64_t bytes = 0;                       ///< packed tensors and norms, a tied head once

@@ -93,4 +93,16 @@ LinearSpec spec_from_json(const Json& json, const std::string& where) {
   return spec;
 }
 
+std::string band_name(const std::string& tensor, size_t band) { return tensor + ".band" + std::to_string(band); }
+std::string places_name(const std::string& tensor) { return tensor + ".places"; }
+
+bool is_permutation(std::span<const int32_t> places) {
+  std::vector<bool> seen(places.size());
+  for (const int32_t place : places) {
+    if (place < 0 || static_cast<size_t>(place) >= places.size() || seen[static_cast<size_t>(place)]) return false;
+    seen[static_cast<size_t>(place)] = true;
+  }
+  return true;
+}
+
 }  // namespace lighten::runtime

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cstring>
 #include <mutex>
 #include <set>
 #include <span>
@@ -86,13 +87,18 @@ struct LightModel::State {
   Json light, method;
   std::unique_ptr<SafetensorsFile> weights;
   std::map<std::string, PackedWeight> packed;
+  std::map<std::string, RowBands> banded;
   std::mutex tokenizer_mutex;
   std::shared_ptr<const Tokenizer> tokenizer;
 
   std::string where(const std::string& name) const { return weights->file().path().string() + ": tensor " + name; }
   void open_config();
   void open_tensors();
-  void open_packed(const std::string& name, const std::vector<int64_t>& shape, const Json& description, const TensorView& view);
+  PackedWeight open_packed(const std::string& name, const LinearSpec& spec, const TensorView& view) const;
+  RowBands open_bands(const TensorShape& expected, const Json& descriptions, std::set<std::string>& known) const;
+  std::string described(const std::string& name) const {
+    return (folder / "config.json").string() + ": lighten.tensors." + name;
+  }
 };
 
 void LightModel::State::open_config() {
@@ -116,13 +122,7 @@ void LightModel::State::open_config() {
   config = parse_hf_config(json, path.string());
 }
 
-void LightModel::State::open_packed(const std::string& name, const std::vector<int64_t>& shape, const Json& description,
-                                    const TensorView& view) {
-  const std::string file = (folder / "config.json").string() + ": lighten.tensors." + name;
-  const LinearSpec spec = runtime::spec_from_json(description, file);
-  if (shape != std::vector<int64_t>{spec.rows, spec.columns})
-    throw_error<FormatError>("{}: {} x {} is not the shape {} that the model needs; write the light model again", file,
-                             spec.rows, spec.columns, shape_text(shape));
+PackedWeight LightModel::State::open_packed(const std::string& name, const LinearSpec& spec, const TensorView& view) const {
   const size_t size = packed_bytes(spec);
   if (view.dtype != DType::u8 || view.bytes.size() != size)
     throw_error<FormatError>(
@@ -132,7 +132,40 @@ void LightModel::State::open_packed(const std::string& name, const std::vector<i
     throw_error<FormatError>("{}: it does not start at a multiple of 64 bytes; write the light model again", where(name));
   const PackedWeight weight{spec, view.bytes.data()};
   check_values(weight, where(name));
-  packed.emplace(name, weight);
+  return weight;
+}
+
+RowBands LightModel::State::open_bands(const TensorShape& expected, const Json& descriptions,
+                                       std::set<std::string>& known) const {
+  RowBands rows;
+  int64_t total = 0;
+  for (; rows.bands.size() < kMostBands;) {
+    const std::string name = runtime::band_name(expected.name, rows.bands.size());
+    const auto found = weights->tensors().find(name);
+    if (found == weights->tensors().end()) break;
+    known.insert(name);
+    const auto description = descriptions.find(name);
+    const LinearSpec spec = runtime::spec_from_json(description == descriptions.end() ? Json() : *description, described(name));
+    if (spec.columns != expected.shape[1] || spec.rows > expected.shape[0] - total)
+      throw_error<FormatError>("{}: {} x {} is no part of the shape {} that the model needs; write the light model again",
+                               described(name), spec.rows, spec.columns, shape_text(expected.shape));
+    total += spec.rows;
+    rows.bands.push_back(open_packed(name, spec, found->second));
+  }
+  if (rows.bands.empty())
+    throw_error<FormatError>("{} is missing; the file is not complete: write the light model again", where(expected.name));
+  const std::string name = runtime::places_name(expected.name);
+  known.insert(name);
+  const auto found = weights->tensors().find(name);
+  if (found != weights->tensors().end() && found->second.dtype == DType::i32 && total == expected.shape[0] &&
+      found->second.shape == std::vector<int64_t>{total}) {
+    rows.places.resize(static_cast<size_t>(total));
+    std::memcpy(rows.places.data(), found->second.bytes.data(), found->second.bytes.size());
+  }
+  if (rows.places.empty() || !runtime::is_permutation(rows.places))
+    throw_error<FormatError>("{}: it must name each of the {} rows of the bands once; write the light model again", where(name),
+                             expected.shape[0]);
+  return rows;
 }
 
 void LightModel::State::open_tensors() {
@@ -143,12 +176,20 @@ void LightModel::State::open_tensors() {
     const std::string& name = expected.name;
     known.insert(name);
     const auto found = weights->tensors().find(name);
+    if (found == weights->tensors().end() && expected.shape.size() == 2) {
+      banded.emplace(name, open_bands(expected, descriptions, known));
+      continue;
+    }
     if (found == weights->tensors().end())
       throw_error<FormatError>("{} is missing; the file is not complete: write the light model again", where(name));
     const TensorView& view = found->second;
     const auto description = descriptions.find(name);
     if (description != descriptions.end()) {
-      open_packed(name, expected.shape, *description, view);
+      const LinearSpec spec = runtime::spec_from_json(*description, described(name));
+      if (expected.shape != std::vector<int64_t>{spec.rows, spec.columns})
+        throw_error<FormatError>("{}: {} x {} is not the shape {} that the model needs; write the light model again",
+                                 described(name), spec.rows, spec.columns, shape_text(expected.shape));
+      packed.emplace(name, open_packed(name, spec, view));
     } else if (expected.shape.size() == 2) {
       throw_error<FormatError>("{}: lighten.tensors has no entry for {}; write the light model again",
                                (folder / "config.json").string(), name);
@@ -180,14 +221,50 @@ const fs::path& LightModel::path() const { return state_->folder; }
 const ModelConfig& LightModel::config() const { return state_->config; }
 const Json& LightModel::method() const { return state_->method; }
 const std::map<std::string, PackedWeight>& LightModel::packed() const { return state_->packed; }
-bool LightModel::has(const std::string& name) const { return state_->weights->tensors().contains(name); }
+const std::map<std::string, RowBands>& LightModel::banded() const { return state_->banded; }
+bool LightModel::has(const std::string& name) const {
+  return state_->weights->tensors().contains(name) || state_->banded.contains(name);
+}
+
+namespace {
+
+/// Rows begin, begin + 1, ... of the bands to where `places` wants them.
+std::vector<float> ordered(const std::vector<float>& rows, const std::vector<int32_t>& places) {
+  const size_t columns = rows.size() / places.size();
+  std::vector<float> values(rows.size());
+  for (size_t r = 0; r < places.size(); ++r)
+    std::copy_n(rows.data() + static_cast<size_t>(places[r]) * columns, columns, values.data() + r * columns);
+  return values;
+}
+
+void append_rows(const PackedWeight& weight, std::vector<float>& values) {
+  const size_t begin = values.size();
+  const auto columns = static_cast<size_t>(weight.spec.columns);
+  values.resize(begin + static_cast<size_t>(weight.spec.rows) * columns);
+  for (int64_t row = 0; row < weight.spec.rows; ++row)
+    unpack_row(weight.spec, weight.data, row, values.data() + begin + static_cast<size_t>(row) * columns);
+}
+
+}  // namespace
+
+std::vector<float> dequantize(const BandedTensor& tensor) {
+  std::vector<float> rows;
+  for (const QuantTensor& band : tensor.bands) {
+    const std::vector<float> part = dequantize(band);
+    rows.insert(rows.end(), part.begin(), part.end());
+  }
+  return ordered(rows, tensor.places);
+}
 
 std::vector<float> LightModel::read(const std::string& name) const {
+  std::vector<float> values;
+  if (const auto bands = state_->banded.find(name); bands != state_->banded.end()) {
+    for (const PackedWeight& band : bands->second.bands) append_rows(band, values);
+    return ordered(values, bands->second.places);
+  }
   const auto found = state_->packed.find(name);
   if (found == state_->packed.end()) return to_float(state_->weights->at(name), state_->where(name));
-  const LinearSpec& spec = found->second.spec;
-  std::vector<float> values(static_cast<size_t>(spec.rows * spec.columns));
-  for (int64_t row = 0; row < spec.rows; ++row) unpack_row(spec, found->second.data, row, values.data() + row * spec.columns);
+  append_rows(found->second, values);
   return values;
 }
 

@@ -21,6 +21,21 @@ struct PackedWeight {
   const std::byte* data = nullptr;
 };
 
+/// A matrix whose rows lie in several packed weights of different widths ("bands"), one below the other: the embedding or head
+/// with more bits for frequent tokens.
+struct RowBands {
+  std::vector<PackedWeight> bands;
+  std::vector<int32_t> places;  ///< row r of the matrix is row places[r] of the bands
+};
+/// Such a matrix as plain data.
+struct BandedTensor {
+  std::vector<QuantTensor> bands;
+  std::vector<int32_t> places;
+};
+inline constexpr size_t kMostBands = 8;
+/// [rows, columns] in the order of the matrix.
+std::vector<float> dequantize(const BandedTensor& tensor);
+
 LinearSpec linear_spec(const QuantTensor& tensor);  ///< throws ModelError for kinds without a kernel
 void pack(const QuantTensor& tensor, std::byte* out);
 QuantTensor unpack(const PackedWeight& weight);  ///< bits <= 8 only
@@ -34,9 +49,10 @@ class LightWriter {
   LightWriter(fs::path folder, ModelConfig config);
   bool has_piece(const std::string& piece) const;
   /// One piece (a block, the head, ...): its quantized weights by tensor name and its float tensors (norms, biases), kept as
-  /// f32 or rounded to f16.
+  /// f32 or rounded to f16. A banded tensor NAME is written as NAME.band0, NAME.band1, ... and NAME.places (I32).
   void add_piece(const std::string& piece, const std::map<std::string, QuantTensor>& quantized,
-                 const std::map<std::string, std::vector<float>>& floats);
+                 const std::map<std::string, std::vector<float>>& floats,
+                 const std::map<std::string, BandedTensor>& banded = {});
   /// `method`: what was done, with all options, for people and for result files.
   void finish(const Json& method, const Tokenizer& tokenizer, const std::string& chat_template);
 
@@ -53,8 +69,9 @@ class LightModel {
   const fs::path& path() const;
   const ModelConfig& config() const;
   const Json& method() const;
-  const std::map<std::string, PackedWeight>& packed() const;  ///< by canonical tensor name
-  std::vector<float> read(const std::string& name) const;     ///< any tensor, dequantized to float
+  const std::map<std::string, PackedWeight>& packed() const;  ///< by canonical tensor name, without banded ones
+  const std::map<std::string, RowBands>& banded() const;
+  std::vector<float> read(const std::string& name) const;  ///< any tensor, dequantized to float
   bool has(const std::string& name) const;
   std::shared_ptr<const Tokenizer> tokenizer() const;
   std::string chat_template() const;

@@ -51,6 +51,19 @@ Json tokenizer_config(const ModelConfig& config, const Tokenizer& tokenizer, con
   return json;
 }
 
+void check_bands(const BandedTensor& tensor, const std::string& name) {
+  if (tensor.bands.empty() || tensor.bands.size() > kMostBands)
+    throw_error<ModelError>("tensor {} has {} bands of rows; 1 to {} can be written", name, tensor.bands.size(), kMostBands);
+  int64_t rows = 0;
+  for (const QuantTensor& band : tensor.bands) {
+    rows += band.rows;
+    if (band.rows < 1 || band.columns != tensor.bands[0].columns)
+      throw_error<ModelError>("tensor {}: a band of {} x {} does not fit the others", name, band.rows, band.columns);
+  }
+  if (rows != static_cast<int64_t>(tensor.places.size()) || !runtime::is_permutation(tensor.places))
+    throw_error<ModelError>("tensor {}: its {} places do not name every row of its bands once", name, tensor.places.size());
+}
+
 /// The pieces of a folder, opened, with the description of every packed tensor.
 struct Pieces {
   std::vector<SafetensorsFile> files;
@@ -100,21 +113,38 @@ bool LightWriter::has_piece(const std::string& piece) const {
 }
 
 void LightWriter::add_piece(const std::string& piece, const std::map<std::string, QuantTensor>& quantized,
-                            const std::map<std::string, std::vector<float>>& floats) {
+                            const std::map<std::string, std::vector<float>>& floats,
+                            const std::map<std::string, BandedTensor>& banded) {
   const auto expected = shapes(config_);
   Json specs = Json::object();
   std::vector<runtime::AlignedBytes> packed;
   std::vector<TensorToWrite> tensors;
-  packed.reserve(quantized.size() + floats.size());
-  const auto add_packed = [&](const std::string& name, const LinearSpec& spec) {
-    if (shape_of(expected, name) != std::vector<int64_t>{spec.rows, spec.columns})
-      throw_error<ModelError>("tensor {} is {} x {}, which is not its shape in this model", name, spec.rows, spec.columns);
+  packed.reserve(quantized.size() + floats.size() + banded.size() * kMostBands);
+  const auto place_packed = [&](const std::string& name, const LinearSpec& spec) {
     const auto size = packed_bytes(spec);
     packed.emplace_back(size);
     specs[name] = runtime::spec_to_json(spec);
     tensors.push_back({name, DType::u8, {static_cast<int64_t>(size)}, {packed.back().data(), size}});
     return packed.back().data();
   };
+  const auto check_shape = [&](const std::string& name, int64_t rows, int64_t columns) {
+    if (shape_of(expected, name) != std::vector<int64_t>{rows, columns})
+      throw_error<ModelError>("tensor {} is {} x {}, which is not its shape in this model", name, rows, columns);
+  };
+  const auto add_packed = [&](const std::string& name, const LinearSpec& spec) {
+    check_shape(name, spec.rows, spec.columns);
+    return place_packed(name, spec);
+  };
+  for (const auto& [name, tensor] : banded) {
+    check_bands(tensor, name);
+    check_shape(name, static_cast<int64_t>(tensor.places.size()), tensor.bands[0].columns);
+    for (size_t i = 0; i < tensor.bands.size(); ++i) {
+      check(tensor.bands[i], runtime::band_name(name, i));
+      pack(tensor.bands[i], place_packed(runtime::band_name(name, i), linear_spec(tensor.bands[i])));
+    }
+    const auto places = std::as_bytes(std::span(tensor.places));
+    tensors.push_back({runtime::places_name(name), DType::i32, {static_cast<int64_t>(tensor.places.size())}, places});
+  }
   for (const auto& [name, tensor] : quantized) {
     check(tensor, name);
     pack(tensor, add_packed(name, linear_spec(tensor)));
@@ -134,7 +164,7 @@ void LightWriter::add_piece(const std::string& piece, const std::map<std::string
     }
   }
   std::stable_sort(tensors.begin(), tensors.end(),
-                   [](const auto& a, const auto& b) { return a.dtype != DType::f32 && b.dtype == DType::f32; });
+                   [](const auto& a, const auto& b) { return a.dtype == DType::u8 && b.dtype != DType::u8; });
   write_safetensors(piece_path(folder_, piece), tensors, {{kSpecsKey, json_text(specs)}});
 }
 
@@ -142,13 +172,20 @@ void LightWriter::finish(const Json& method, const Tokenizer& tokenizer, const s
   const Pieces pieces = open_pieces(folder_);
   Json specs = Json::object();
   std::vector<TensorToWrite> tensors;
+  const auto take = [&](const std::string& name) {
+    const auto found = pieces.tensors.find(name);
+    if (found == pieces.tensors.end()) return false;
+    if (const auto spec = pieces.specs.find(name); spec != pieces.specs.end()) specs[name] = *spec;
+    tensors.push_back({name, found->second->dtype, found->second->shape, found->second->bytes});
+    return true;
+  };
   for (const TensorShape& expected : expected_tensors(config_)) {
-    const auto found = pieces.tensors.find(expected.name);
-    if (found == pieces.tensors.end())
+    if (take(expected.name)) continue;
+    size_t bands = 0;
+    while (take(runtime::band_name(expected.name, bands))) ++bands;
+    if (bands == 0 || !take(runtime::places_name(expected.name)))
       throw_error<FormatError>("{}: tensor {} was never written; add its piece before finishing", folder_.string(),
                                expected.name);
-    if (const auto spec = pieces.specs.find(expected.name); spec != pieces.specs.end()) specs[expected.name] = *spec;
-    tensors.push_back({expected.name, found->second->dtype, found->second->shape, found->second->bytes});
   }
   // Packed tensors are multiples of 64 bytes: with them first, each one starts at a multiple of 64.
   std::stable_sort(tensors.begin(), tensors.end(),

@@ -60,6 +60,17 @@ checker = Checker()
 checker.feed(page.read_text())
 check(not checker.faults and not checker.open and "http" not in page.read_text(), f"the report is well-formed and self-contained {checker.faults[:3]}")
 
+done = lighten("quantize", model, "--method", "rtn", "--group-size", 32, "--head-bits", 4, "--head-frequent", "8:16", "--calib", text, "-o", folder / "banded")
+check(done.returncode == 0 and "16 most frequent" in done.stdout, "frequent tokens in more bits", done)
+done = lighten("inspect", folder / "banded", "--json", folder / "banded.json")
+bands = [t["type"] for t in json.loads((folder / "banded.json").read_text())["tensors"] if "embed" in t["name"]]
+check(done.returncode == 0 and [b.split(",")[0] for b in bands] == ["8 bit", "4 bit"], f"inspect shows the bands {bands}", done)
+done = lighten("run", folder / "banded", "-p", "a b", "-n", 4, "--seed", 1)
+check(done.returncode == 0, "such a model runs", done)
+for wrong in ("8", "9:4", "8:100000"):
+    done = lighten("quantize", model, "--method", "rtn", "--head-bits", 4, "--head-frequent", wrong, "-o", folder / "wrong")
+    check(done.returncode == 2 and "--head-frequent" in done.stderr and not (folder / "wrong").exists(), f"--head-frequent {wrong} is refused", done)
+
 again = lighten(*command(folder / "again"))
 check(again.returncode == 0 and same(folder / "light", folder / "again"), "the same command gives the same bytes", again)
 

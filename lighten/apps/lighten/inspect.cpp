@@ -38,7 +38,21 @@ std::string describe_spec(const LinearSpec& spec) {
   const char* zero = spec.zero == PackedZero::symmetric ? "symmetric"
                      : spec.zero == PackedZero::integer ? "zero point"
                                                         : "minimum";
-  return fmt::format("{} bit, {}, {}", spec.bits, spec.group_size ? fmt::format("g{}", spec.group_size) : "per channel", zero);
+  const std::string group = spec.group_size ? fmt::format("g{}", spec.group_size) : "per channel";
+  if (spec.codes == PackedCodes::trits) return fmt::format("ternary, {}", group);
+  if (spec.codes == PackedCodes::levels) return fmt::format("{} bit, {}, {} levels", spec.bits, group, 1 << spec.bits);
+  if (spec.bits == 1) return fmt::format("{} x 1 bit, {}, {}", spec.planes, group, zero);
+  return fmt::format("{} bit, {}, {}", spec.bits, group, zero);
+}
+
+/// {"a": 1, "b": [2, 3]} -> "a 1, b 2 3"
+std::string words_of(const Json& json) {
+  if (json.is_string()) return json.get<std::string>();
+  if (!json.is_structured()) return json_text(json);
+  std::vector<std::string> parts;
+  for (const auto& [key, value] : json.items())
+    parts.push_back(json.is_object() ? key + " " + words_of(value) : words_of(value));
+  return fmt::format("{}", fmt::join(parts, json.is_object() ? ", " : " "));
 }
 
 Contents open_light(const fs::path& path) {
@@ -53,6 +67,14 @@ Contents open_light(const fs::path& path) {
                     model.method()};
   const SafetensorsModel stored(path);
   for (const TensorShape& tensor : expected_tensors(model.config())) {
+    if (const auto bands = model.banded().find(tensor.name); bands != model.banded().end()) {
+      for (const PackedWeight& band : bands->second.bands)
+        contents.tensors.push_back({tensor.name + " (some tokens)",
+                                    {band.spec.rows, band.spec.columns},
+                                    describe_spec(band.spec),
+                                    packed_bytes(band.spec)});
+      continue;
+    }
     const auto packed = model.packed().find(tensor.name);
     const TensorView* view = stored.find(tensor.name);
     std::string type = packed != model.packed().end() ? describe_spec(packed->second.spec)
@@ -179,7 +201,8 @@ void print_facts(const std::string& name, const Contents& c) {
   table.row(
       {"chat template", c.chat_template.empty() ? "none" : formats[static_cast<int>(detect_chat_format(c.chat_template))]});
   table.row({"licence", c.licence.empty() ? "not stated in the file" : c.licence});
-  if (!c.method.is_null() && !c.method.empty()) table.row({"made by", json_text(c.method)});
+  for (const auto& [key, value] : c.method.items())
+    if (key != "vocabulary" && !value.empty()) table.row({key == "name" ? "made by" : "  " + key, words_of(value)});
   std::cout << table.text() << "\n";
 }
 

@@ -18,7 +18,7 @@ namespace {
 
 struct QuantizeVerbOptions {
   QuantizeRequest request;
-  std::string model, output, group = "auto", head_group = "auto", zero = "integer", report;
+  std::string model, output, group = "auto", head_group = "auto", zero = "integer", frequent, report;
   std::vector<std::string> calibration, trim_corpus;
   bool dry_run = false;
 };
@@ -35,6 +35,11 @@ OptionList describe(QuantizeVerbOptions& o) {
       option("head-bits", o.request.head_bits, one_of({0, 2, 3, 4, 8}),
              "bits of embedding and head; 0 keeps them in 16-bit floats", ""),
       option("head-group-size", o.head_group, one_of(groups), "group size of embedding and head", ""),
+      option(
+          "head-frequent", o.frequent, any_value(),
+          "BITS:TOKENS, ...: more bits for the rows of the tokens that --calib holds most often, as 8:4096 or 8:2048,4:16384; "
+          "the others have --head-bits",
+          "Lighten"),
       option("trim-min-count", o.request.trim_min_count, range(1, 1e9),
              "--trim-vocab keeps tokens that its texts hold so many times", "Lighten"),
       option("trim-tokens", o.request.trim_tokens, range(0, 1e9),
@@ -180,6 +185,7 @@ Verb quantize_verb(CLI::App& root, int argc, char** argv) {
     validate(chosen);
     request.group_size = group_of(options->group);
     request.head_group_size = group_of(options->head_group);
+    request.head_frequent = parse_head_bands(options->frequent);
     request.zero = options->zero == "integer"   ? ZeroKind::integer
                    : options->zero == "minimum" ? ZeroKind::minimum
                                                 : ZeroKind::symmetric;
