@@ -73,6 +73,8 @@ std::string other_setting(const fs::path& settings, const Json& fingerprint) {
     if (!known || begun[key] != value)
       return fmt::format("{} was {}, now it is {}", key, known ? json_text(begun[key]) : "unknown", json_text(value));
   }
+  for (const auto& [key, value] : begun.items())
+    if (!now.contains(key)) return fmt::format("{} was {}, now there is none", key, json_text(value));
   return "";
 }
 

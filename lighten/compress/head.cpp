@@ -1,7 +1,6 @@
 #include "lighten/compress/head.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "lighten/base/progress.h"
 #include "lighten/compress/gptq.h"
@@ -64,17 +63,6 @@ QuantTensor round_head(const torch::Tensor& weight, const torch::Tensor& hessian
       append_rows(all, part);
   }
   return all;
-}
-
-std::vector<int32_t> by_frequency(const std::vector<int64_t>& counts, int64_t vocab) {
-  std::vector<int32_t> order(static_cast<size_t>(vocab));
-  std::iota(order.begin(), order.end(), 0);
-  const auto count = [&](int32_t id) {
-    const auto i = static_cast<size_t>(id);
-    return i < counts.size() ? counts[i] : int64_t{0};
-  };
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return count(a) > count(b); });
-  return order;
 }
 
 BandedTensor round_bands(const torch::Tensor& weight, const torch::Tensor& hessian, const GridOptions& grid,

@@ -3,8 +3,8 @@
 #include <torch/torch.h>
 
 #include "lighten/compress/calibration.h"
+#include "lighten/compress/head_bands.h"
 #include "lighten/compress/method.h"
-#include "lighten/compress/pipeline.h"
 #include "lighten/nn/decoder.h"
 #include "lighten/runtime/light_model.h"
 
@@ -25,10 +25,6 @@ struct HeadOptions {
 /// (100 steps, L2).
 QuantTensor round_head(const torch::Tensor& weight, const torch::Tensor& hessian, const GridOptions& grid,
                        const HeadOptions& options = {});
-
-/// Token ids by falling count, ties by smaller id (merges that were learned first come first): [vocab]. `counts` may be
-/// shorter.
-std::vector<int32_t> by_frequency(const std::vector<int64_t>& counts, int64_t vocab);
 
 /// round_head() of the rows `order` in bands: the first bands[0].tokens of them in bands[0].bits, and so on. The bands must
 /// cover all rows.

@@ -13,6 +13,7 @@
 #include "lighten/compress/head.h"
 #include "lighten/compress/plan.h"
 #include "lighten/compress/quantizer.h"
+#include "lighten/formats/chat_template.h"
 #include "lighten/runtime/light_model.h"
 
 namespace lighten {
@@ -104,9 +105,12 @@ class Run {
       if (reads_hidden && decided_.calibrated) hessian = head_hessian(ends, read_, rows_, kSampleTokens / rows_.row);
       const bool embeds = tensor.name == "model.embed_tokens.weight";
       if (!decided_.bands.empty()) {
-        const std::vector<int32_t> order = by_frequency(rows_.counts, config_.vocab_size);
+        const std::vector<int32_t> order = by_frequency(rows_.counts, named_tokens(), config_.vocab_size);
         BandedTensor codes = round_bands(*tensor.tensor, hessian, decided_.head, decided_.bands, order);
-        if (embeds) embedding = torch::tensor(dequantize(codes)).view(tensor.tensor->sizes());
+        if (embeds) {
+          std::vector<float> values = dequantize(codes);
+          embedding = torch::from_blob(values.data(), tensor.tensor->sizes(), torch::kFloat).clone();
+        }
         banded.emplace(tensor.name, std::move(codes));
         continue;
       }
@@ -116,6 +120,15 @@ class Run {
     }
     writer_.add_piece("ends", quantized, floats, banded);
     return embedding;
+  }
+
+  /// What texts need that hold no chat: BOS, ends and what a rendered chat consists of.
+  std::vector<int64_t> named_tokens() const {
+    const std::shared_ptr<const Tokenizer> tokenizer = decided_.source->tokenizer();
+    std::vector<int64_t> ids = config_.end_tokens;
+    ids.insert(ids.end(), {config_.bos_token, tokenizer->bos(), tokenizer->eos()});
+    for (const int32_t id : tokenizer->encode(sample_chats(decided_.source->chat_template()))) ids.push_back(id);
+    return ids;
   }
 
   void one_block(int64_t layer, std::vector<LayerError>& errors) {

@@ -5,19 +5,12 @@
 #include <vector>
 
 #include "lighten/base/file.h"
+#include "lighten/compress/head_bands.h"
 #include "lighten/compress/method.h"
 
 namespace lighten {
 
 inline constexpr int64_t kLargestThatFits = -1;  ///< group size "auto": the largest of 128, 64, 32 that divides every width
-
-/// So many rows of embedding and head in `bits` bits.
-struct HeadBand {
-  int bits = 8;
-  int64_t tokens = 0;
-};
-/// "8:4096,4:16384": 4,096 tokens in 8 bits, then 16,384 in 4. Throws OptionError for what is no such list.
-std::vector<HeadBand> parse_head_bands(const std::string& text);
 
 struct QuantizeRequest {
   fs::path model, output;
@@ -28,8 +21,8 @@ struct QuantizeRequest {
   int64_t group_size = kLargestThatFits;
   ZeroKind zero = ZeroKind::integer;
   int head_bits = 0;  ///< embedding and head: 0 keeps them in binary16
-  /// The tokens that the calibration text holds most often (ties, and all without text: smaller id first) in widths of their
-  /// own, the most frequent first; the others have head_bits. Empty: all do.
+  /// The tokens that the calibration text holds most often in widths of their own, most frequent first, BOS, ends and what
+  /// chats consist of before all; the others have head_bits. Empty: all do.
   std::vector<HeadBand> head_frequent;
   int64_t head_group_size = kLargestThatFits;
   std::vector<fs::path> calibration;  ///< text files

@@ -4,6 +4,7 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <set>
 
 #include "lighten/base/error.h"
 #include "lighten/base/process.h"
@@ -451,6 +452,8 @@ TEST(Pipeline, FrequentTokensGetTheirOwnBits) {
     std::vector<int64_t> counts(static_cast<size_t>(config.vocab_size));
     for (const int32_t id : source->tokenizer()->encode(read_file(folder / "text.txt"), false))
       ++counts[static_cast<size_t>(id)];
+    std::set<int64_t> named(config.end_tokens.begin(), config.end_tokens.end());  // they lead, whatever the text holds
+    named.insert({config.bos_token, source->tokenizer()->bos(), source->tokenizer()->eos()});
     EXPECT_EQ(banded.banded().size(), config.tied_head ? 1u : 2u);
     for (const auto& [name, rows] : banded.banded()) {
       ASSERT_EQ(rows.bands.size(), 3u);
@@ -464,7 +467,9 @@ TEST(Pipeline, FrequentTokensGetTheirOwnBits) {
       const auto width = static_cast<size_t>(config.hidden_size);
       for (size_t id = 0; id < rows.places.size(); ++id) {
         const bool first = rows.places[id] < 10, last = rows.places[id] >= 30;
-        if (first) least = std::min(least, counts[id]);
+        const bool leads = named.contains(static_cast<int64_t>(id));
+        EXPECT_TRUE(first || !leads) << id;
+        if (first && !leads) least = std::min(least, counts[id]);
         if (last) most = std::max(most, counts[id]);
         if (!first && !last) continue;
         for (size_t i = id * width; i < (id + 1) * width; ++i) {
@@ -486,7 +491,8 @@ TEST(Pipeline, ListsOfBandsAreChecked) {
   EXPECT_EQ(bands[0].bits, 8);
   EXPECT_EQ(bands[1].tokens, 16384);
   EXPECT_TRUE(parse_head_bands("").empty());
-  for (const char* bad : {"8", "8:", ":5", "8:4096,", ",8:3", "8:4k", "8:3;4:5", "8:3:4", "eight:3"})
+  EXPECT_EQ(parse_head_bands("8:2, 4:3").size(), 2u);
+  for (const char* bad : {"8", "8:", ":5", "8:4096,", ",8:3", "8:4k", "8:3;4:5", "8:3:4", "eight:3", ","})
     EXPECT_THROW(parse_head_bands(bad), OptionError) << bad;
   const fs::path folder = new_model("bands");
   QuantizeRequest request = request_in(folder, "out", {rtn_method()});
@@ -500,8 +506,44 @@ TEST(Pipeline, ListsOfBandsAreChecked) {
   request.head_group_size = 32;
   refused({{5, 10}}, "5:10");
   refused({{8, 0}}, "8:0");
-  refused({{8, 50}, {3, 46}}, "96 tokens");
+  refused({{8, 96}}, "96 tokens");
+  refused({{4, 10}}, "must fall");
+  refused({{8, 10}, {8, 10}}, "must fall");
   refused(std::vector<HeadBand>(8, HeadBand{8, 2}), "bands");
+  request.head_bits = 2;
+  refused({{8, 50}, {3, 46}}, "96 tokens");
+  request.head_frequent = {{8, 10}};
+  request.calibration.clear();
+  EXPECT_TRUE(contains(message_of<CalibrationError>([&] { plan_quantize(request); }), "--calib"));
+}
+
+TEST(Pipeline, FrequentComesFirstAndWhatTextsDoNotHoldBeforeAll) {
+  EXPECT_EQ(by_frequency({0, 5, 2, 5}, {4, -1, 99, 0}, 6), (std::vector<int32_t>{0, 4, 1, 3, 2, 5}));
+  EXPECT_EQ(by_frequency({1, 2, 3, 4}, {}, 2), (std::vector<int32_t>{1, 0})) << "counts of ids without a row are passed over";
+}
+
+TEST(Pipeline, UnfinishedWorkWithBandsGoesOnWithTheSameBandsOnly) {
+  const fs::path folder = new_model("bands-resume");
+  QuantizeRequest whole = request_in(folder, "whole", {gptq_method()});
+  whole.head_bits = 3;
+  whole.head_group_size = 32;
+  whole.head_frequent = {{8, 10}};
+  quantize(whole);
+  QuantizeRequest part = whole;
+  part.output = folder / "part";
+  part.on_block = [](int64_t layer) {
+    if (layer == 2) throw Interrupted();
+  };
+  EXPECT_THROW(quantize(part), Interrupted);
+  part.on_block = {};
+  for (const std::vector<HeadBand>& other : {std::vector<HeadBand>{}, {{8, 11}}, {{8, 10}, {4, 3}}}) {
+    part.head_frequent = other;
+    const std::string message = message_of<OptionError>([&] { quantize(part); });
+    EXPECT_TRUE(contains(message, "head_frequent")) << message;
+  }
+  part.head_frequent = whole.head_frequent;
+  quantize(part);
+  EXPECT_EQ(contents(folder / "whole"), contents(folder / "part"));
 }
 
 }  // namespace

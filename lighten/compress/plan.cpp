@@ -5,7 +5,6 @@
 #include <torch/torch.h>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <span>
 
@@ -89,27 +88,6 @@ ModelConfig whole_config(const Decided& decided) {
   ModelConfig config = decided.source->config();
   if (decided.trim) config.vocab_size = decided.trim->before;
   return config;
-}
-
-/// All bands of embedding and head, the last of them being the other tokens.
-std::vector<HeadBand> all_bands(const QuantizeRequest& request, int64_t vocab) {
-  std::vector<HeadBand> bands = request.head_frequent;
-  if (bands.empty()) return bands;
-  if (request.head_bits == 0)
-    throw OptionError(
-        "--head-frequent gives frequent tokens more bits than --head-bits, which is 0 (16-bit floats): give both");
-  int64_t left = vocab;
-  for (const HeadBand& band : bands) {
-    if (!is_one_of(band.bits, {2, 3, 4, 8}))
-      throw_error<OptionError>("--head-frequent {}:{}: bits must be 2, 3, 4 or 8", band.bits, band.tokens);
-    if (band.tokens < 1 || band.tokens >= left)
-      throw_error<OptionError>("--head-frequent {}:{}: the model has {} tokens, and some must be left for --head-bits",
-                               band.bits, band.tokens, vocab);
-    left -= band.tokens;
-  }
-  bands.push_back({request.head_bits, left});
-  if (bands.size() > kMostBands) throw_error<OptionError>("--head-frequent: at most {} bands", kMostBands - 1);
-  return bands;
 }
 
 std::vector<LinearShape> end_matrices(const ModelConfig& config) {
@@ -226,7 +204,9 @@ Decided decide(const QuantizeRequest& request) {
   decided.head = {.bits = request.head_bits,
                   .group_size = resolve_group_size(request.head_group_size, ends, "head-group-size"),
                   .zero = request.zero};
-  decided.bands = all_bands(request, config.vocab_size);
+  decided.bands = all_head_bands(request.head_frequent, request.head_bits, config.vocab_size);
+  if (!decided.bands.empty() && !decided.calibrated)
+    throw CalibrationError("--head-frequent counts tokens of the calibration text; give --calib FILE, or --calib prose");
   for (const LinearShape& linear : linears) check(spec_of(decided.grid, linear.rows, linear.columns));
   if (decided.low_bit_head)
     for (const LinearShape& end : ends) check(spec_of(decided.head, end.rows, end.columns));
@@ -278,7 +258,8 @@ Footprint footprint(const QuantizeRequest& request, const Decided& decided) {
   const uint64_t in_memory = std::min(activations, request.spill_bytes);
   const uint64_t hessians = decided.needs.quantized_stream ? 6 * widest_inside * widest_inside * sizeof(double) : 0;
   constexpr uint64_t kProgram = 350'000'000;  // libtorch, the tokenizer and work space
-  f.memory = kProgram + std::max(std::max(3 * ends, ends + whole_end), in_memory + samples + 3 * block_bytes + hessians);
+  f.memory = kProgram + std::max(std::max((decided.bands.empty() ? 3 : 4) * ends, ends + whole_end),
+                                 in_memory + samples + 3 * block_bytes + hessians);
   f.disk = 2 * f.after + (decided.calibrated ? 2 * f.streams : 0) + (activations - in_memory);
   f.disk_free = free_space(request.output);
   const double layers = static_cast<double>(config.layers);
@@ -350,23 +331,6 @@ std::string head_text(const compress::Decided& decided) {
 }
 
 }  // namespace
-
-std::vector<HeadBand> parse_head_bands(const std::string& text) {
-  std::vector<HeadBand> bands;
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = std::min(text.find(',', at), text.size()), colon = text.find(':', at);
-    HeadBand band;
-    const auto number = [&](size_t from, size_t to, auto& value) {
-      const auto [stop, error] = std::from_chars(text.data() + from, text.data() + to, value);
-      return error == std::errc() && stop == text.data() + to;
-    };
-    if (colon >= end || !number(at, colon, band.bits) || !number(colon + 1, end, band.tokens) || end + 1 == text.size())
-      throw_error<OptionError>("--head-frequent {}: give BITS:TOKENS, as 8:4096, or several with commas between", text);
-    bands.push_back(band);
-    at = end + 1;
-  }
-  return bands;
-}
 
 QuantizePlan plan_quantize(const QuantizeRequest& request) {
   using namespace compress;

@@ -162,4 +162,12 @@ std::vector<std::string> chat_stop_strings(ChatFormat format) {
   return {};
 }
 
+std::string sample_chats(const std::string& jinja_template) {
+  if (detect_chat_format(jinja_template) == ChatFormat::none) return "";
+  const std::vector<ChatMessage> exchange = {{"user", "."}, {"assistant", "."}, {"user", "."}};
+  std::vector<ChatMessage> with_system = exchange;
+  with_system.insert(with_system.begin(), {"system", "."});
+  return render_chat(jinja_template, exchange) + render_chat(jinja_template, with_system);
+}
+
 }  // namespace lighten

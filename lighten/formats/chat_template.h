@@ -25,6 +25,9 @@ ChatFormat detect_chat_format(const std::string& jinja_template);
 /// apply_chat_template for SmolLM2.
 std::string render_chat(const std::string& jinja_template, const std::vector<ChatMessage>& messages,
                         bool add_generation_prompt = true);
+/// A short conversation with a system message and one without, as the model will read them: what every chat consists of. ""
+/// without a known template.
+std::string sample_chats(const std::string& jinja_template);
 /// Texts that end the assistant's turn ("<|im_end|>").
 std::vector<std::string> chat_stop_strings(ChatFormat format);
 

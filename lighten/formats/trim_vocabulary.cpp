@@ -41,15 +41,6 @@ void each_processor_id(Json& processor, const std::function<void(Json&)>& use) {
       for (Json& id : *ids) use(id);
 }
 
-/// A short conversation with a system message and one without, as the model will read them. "" without a known template.
-std::string sample_chats(const std::string& chat_template) {
-  if (detect_chat_format(chat_template) == ChatFormat::none) return "";
-  const std::vector<ChatMessage> exchange = {{"user", "."}, {"assistant", "."}, {"user", "."}};
-  std::vector<ChatMessage> with_system = exchange;
-  with_system.insert(with_system.begin(), {"system", "."});
-  return render_chat(chat_template, exchange) + render_chat(chat_template, with_system);
-}
-
 class Trimmer {
  public:
   Trimmer(const Tokenizer& tokenizer, const TrimVocabularyOptions& options, const std::string& file)

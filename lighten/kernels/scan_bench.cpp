@@ -132,6 +132,7 @@ __attribute__((target("avx2"))) void shuffles_256() {
   for (auto& sum : even) benchmark::DoNotOptimize(sum);
   for (auto& sum : odd) benchmark::DoNotOptimize(sum);
 }
+/// (product of pairs, add) on 256 bits.
 __attribute__((target("avx2"))) void pairs_256() {
   __m256i sums[8], nibbles = _mm256_set1_epi8(3), values = _mm256_set1_epi8(1);
   for (auto& sum : sums) sum = _mm256_setzero_si256();

@@ -96,6 +96,8 @@ LinearSpec spec_from_json(const Json& json, const std::string& where) {
 std::string band_name(const std::string& tensor, size_t band) { return tensor + ".band" + std::to_string(band); }
 std::string places_name(const std::string& tensor) { return tensor + ".places"; }
 
+bool may_be_banded(const std::string& tensor) { return tensor == "model.embed_tokens.weight" || tensor == "lm_head.weight"; }
+
 bool is_permutation(std::span<const int32_t> places) {
   std::vector<bool> seen(places.size());
   for (const int32_t place : places) {

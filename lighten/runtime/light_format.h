@@ -16,6 +16,8 @@ LinearSpec half_spec(const std::vector<float>& values, const std::vector<int64_t
 /// Names of the parts of a banded tensor.
 std::string band_name(const std::string& tensor, size_t band);
 std::string places_name(const std::string& tensor);
+/// Whether a light model may hold this tensor in bands: the embedding and the head.
+bool may_be_banded(const std::string& tensor);
 /// Whether every number of 0 .. size - 1 is there once.
 bool is_permutation(std::span<const int32_t> places);
 

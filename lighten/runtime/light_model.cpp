@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <mutex>
 #include <set>
 #include <span>
@@ -24,13 +25,14 @@ Json parse_json_file(const fs::path& path) {
   return json;
 }
 
-void check_version(const Json& light, const char* name, int supported, const std::string& file) {
+/// Versions first .. supported are read.
+void check_version(const Json& light, const char* name, int first, int supported, const std::string& file) {
   const auto found = light.find(name);
   if (found == light.end() || !found->is_number_integer())
     throw_error<FormatError>("{}: the field \"lighten.{}\" is missing or not a whole number; write the light model again", file,
                              name);
   const int64_t version = found->get<int64_t>();
-  if (version == supported) return;
+  if (version >= first && version <= supported) return;
   const auto writer = light.find("written_by");
   throw_error<FormatError>(
       "{}: lighten.{} is {}, written by {}, but this is lighten {}, which reads {}; quantize the model again{}", file, name,
@@ -109,8 +111,8 @@ void LightModel::State::open_config() {
     throw_error<FormatError>("{}: no \"lighten\" entry: this is not a light model; make one with `lighten quantize`",
                              path.string());
   light = *found;
-  check_version(light, "format_version", kLightFormatVersion, path.string());
-  check_version(light, "layout_version", kLayoutVersion, path.string());
+  check_version(light, "format_version", 1, kLightFormatVersion, path.string());
+  check_version(light, "layout_version", kLayoutVersion, kLayoutVersion, path.string());
   const auto norms = light.find("norms");
   if (norms == light.end() || *norms != "multiplier")
     throw_error<FormatError>("{}: the field \"lighten.norms\" must be \"multiplier\"; write the light model again",
@@ -154,17 +156,20 @@ RowBands LightModel::State::open_bands(const TensorShape& expected, const Json& 
   }
   if (rows.bands.empty())
     throw_error<FormatError>("{} is missing; the file is not complete: write the light model again", where(expected.name));
+  if (total != expected.shape[0])
+    throw_error<FormatError>("{}: its bands have {} rows, the model needs {}; write the light model again",
+                             where(expected.name), total, expected.shape[0]);
   const std::string name = runtime::places_name(expected.name);
   known.insert(name);
   const auto found = weights->tensors().find(name);
-  if (found != weights->tensors().end() && found->second.dtype == DType::i32 && total == expected.shape[0] &&
-      found->second.shape == std::vector<int64_t>{total}) {
-    rows.places.resize(static_cast<size_t>(total));
-    std::memcpy(rows.places.data(), found->second.bytes.data(), found->second.bytes.size());
-  }
-  if (rows.places.empty() || !runtime::is_permutation(rows.places))
-    throw_error<FormatError>("{}: it must name each of the {} rows of the bands once; write the light model again", where(name),
-                             expected.shape[0]);
+  if (found == weights->tensors().end() || found->second.dtype != DType::i32 ||
+      found->second.shape != std::vector<int64_t>{total})
+    throw_error<FormatError>("{}: I32 of [{}] is needed; write the light model again", where(name), total);
+  rows.places.resize(static_cast<size_t>(total));
+  std::memcpy(rows.places.data(), found->second.bytes.data(), found->second.bytes.size());
+  if (!runtime::is_permutation(rows.places))
+    throw_error<FormatError>("{}: it does not name each of the {} rows of the bands once; write the light model again",
+                             where(name), total);
   return rows;
 }
 
@@ -176,7 +181,7 @@ void LightModel::State::open_tensors() {
     const std::string& name = expected.name;
     known.insert(name);
     const auto found = weights->tensors().find(name);
-    if (found == weights->tensors().end() && expected.shape.size() == 2) {
+    if (found == weights->tensors().end() && runtime::may_be_banded(name)) {
       banded.emplace(name, open_bands(expected, descriptions, known));
       continue;
     }
@@ -228,43 +233,62 @@ bool LightModel::has(const std::string& name) const {
 
 namespace {
 
-/// Rows begin, begin + 1, ... of the bands to where `places` wants them.
-std::vector<float> ordered(const std::vector<float>& rows, const std::vector<int32_t>& places) {
-  const size_t columns = rows.size() / places.size();
-  std::vector<float> values(rows.size());
-  for (size_t r = 0; r < places.size(); ++r)
-    std::copy_n(rows.data() + static_cast<size_t>(places[r]) * columns, columns, values.data() + r * columns);
-  return values;
+void unpack_rows(const PackedWeight& weight, const std::function<float*(int64_t)>& place_of) {
+  for (int64_t row = 0; row < weight.spec.rows; ++row) unpack_row(weight.spec, weight.data, row, place_of(row));
 }
 
-void append_rows(const PackedWeight& weight, std::vector<float>& values) {
-  const size_t begin = values.size();
-  const auto columns = static_cast<size_t>(weight.spec.columns);
-  values.resize(begin + static_cast<size_t>(weight.spec.rows) * columns);
-  for (int64_t row = 0; row < weight.spec.rows; ++row)
-    unpack_row(weight.spec, weight.data, row, values.data() + begin + static_cast<size_t>(row) * columns);
+/// places turned round: which row of the matrix stands at each place.
+std::vector<size_t> rows_at(const std::vector<int32_t>& places) {
+  std::vector<size_t> rows(places.size());
+  for (size_t row = 0; row < places.size(); ++row) rows[static_cast<size_t>(places[row])] = row;
+  return rows;
 }
 
 }  // namespace
 
+void check(const BandedTensor& tensor, const std::string& name) {
+  if (tensor.bands.empty() || tensor.bands.size() > kMostBands)
+    throw_error<ModelError>("tensor {} has {} bands of rows; 1 to {} can be written", name, tensor.bands.size(), kMostBands);
+  int64_t rows = 0;
+  for (const QuantTensor& band : tensor.bands) {
+    rows += band.rows;
+    if (band.rows < 1 || band.columns != tensor.bands[0].columns)
+      throw_error<ModelError>("tensor {}: a band of {} x {} does not fit the others", name, band.rows, band.columns);
+  }
+  if (rows != static_cast<int64_t>(tensor.places.size()) || !runtime::is_permutation(tensor.places))
+    throw_error<ModelError>("tensor {}: its {} places do not name every row of its bands once", name, tensor.places.size());
+}
+
 std::vector<float> dequantize(const BandedTensor& tensor) {
-  std::vector<float> rows;
+  const std::vector<size_t> rows = rows_at(tensor.places);
+  const auto columns = static_cast<std::ptrdiff_t>(tensor.bands.at(0).columns);
+  std::vector<float> values(rows.size() * static_cast<size_t>(columns));
+  size_t place = 0;
   for (const QuantTensor& band : tensor.bands) {
     const std::vector<float> part = dequantize(band);
-    rows.insert(rows.end(), part.begin(), part.end());
+    for (auto row = part.begin(); row != part.end(); row += columns)
+      std::copy_n(row, columns, values.begin() + static_cast<std::ptrdiff_t>(rows[place++]) * columns);
   }
-  return ordered(rows, tensor.places);
+  return values;
 }
 
 std::vector<float> LightModel::read(const std::string& name) const {
-  std::vector<float> values;
-  if (const auto bands = state_->banded.find(name); bands != state_->banded.end()) {
-    for (const PackedWeight& band : bands->second.bands) append_rows(band, values);
-    return ordered(values, bands->second.places);
+  if (const auto found = state_->banded.find(name); found != state_->banded.end()) {
+    const std::vector<size_t> rows = rows_at(found->second.places);
+    const auto columns = static_cast<size_t>(found->second.bands[0].spec.columns);
+    std::vector<float> values(rows.size() * columns);
+    size_t first = 0;
+    for (const PackedWeight& band : found->second.bands) {
+      unpack_rows(band, [&](int64_t row) { return values.data() + rows[first + static_cast<size_t>(row)] * columns; });
+      first += static_cast<size_t>(band.spec.rows);
+    }
+    return values;
   }
   const auto found = state_->packed.find(name);
   if (found == state_->packed.end()) return to_float(state_->weights->at(name), state_->where(name));
-  append_rows(found->second, values);
+  const LinearSpec& spec = found->second.spec;
+  std::vector<float> values(static_cast<size_t>(spec.rows * spec.columns));
+  unpack_rows(found->second, [&](int64_t row) { return values.data() + row * spec.columns; });
   return values;
 }
 

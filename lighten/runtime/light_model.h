@@ -13,7 +13,7 @@
 namespace lighten {
 
 /// Version of the folder's format; a reader refuses others with a message that says which Lighten wrote it.
-inline constexpr int kLightFormatVersion = 1;
+inline constexpr int kLightFormatVersion = 2;  ///< 1: no banded tensors
 
 /// A linear's or embedding's weight: where it lies and what it is. `data` is 64-byte aligned and lives as long as its owner.
 struct PackedWeight {
@@ -21,8 +21,8 @@ struct PackedWeight {
   const std::byte* data = nullptr;
 };
 
-/// A matrix whose rows lie in several packed weights of different widths ("bands"), one below the other: the embedding or head
-/// with more bits for frequent tokens.
+/// The embedding or the head with more bits for frequent tokens: its rows lie in several packed weights of different widths
+/// ("bands"), one below the other.
 struct RowBands {
   std::vector<PackedWeight> bands;
   std::vector<int32_t> places;  ///< row r of the matrix is row places[r] of the bands
@@ -33,7 +33,9 @@ struct BandedTensor {
   std::vector<int32_t> places;
 };
 inline constexpr size_t kMostBands = 8;
-/// [rows, columns] in the order of the matrix.
+/// Throws ModelError unless there are 1 to kMostBands bands of the same columns and places name each of their rows once.
+void check(const BandedTensor& tensor, const std::string& name);
+/// [rows, columns] in the order of the matrix; `tensor` has been checked.
 std::vector<float> dequantize(const BandedTensor& tensor);
 
 LinearSpec linear_spec(const QuantTensor& tensor);  ///< throws ModelError for kinds without a kernel
@@ -49,7 +51,8 @@ class LightWriter {
   LightWriter(fs::path folder, ModelConfig config);
   bool has_piece(const std::string& piece) const;
   /// One piece (a block, the head, ...): its quantized weights by tensor name and its float tensors (norms, biases), kept as
-  /// f32 or rounded to f16. A banded tensor NAME is written as NAME.band0, NAME.band1, ... and NAME.places (I32).
+  /// f32 or rounded to f16. A banded tensor NAME, embedding or head, is written as NAME.band0, NAME.band1, ... and NAME.places
+  /// (I32).
   void add_piece(const std::string& piece, const std::map<std::string, QuantTensor>& quantized,
                  const std::map<std::string, std::vector<float>>& floats,
                  const std::map<std::string, BandedTensor>& banded = {});

@@ -196,8 +196,22 @@ TEST(LightModel, BandsOfRowsRunLikeOneMatrixOfTheirValues) {
       }
     }
     write_hf_folder(float_folder, config, tensors);
-    std::vector<float> logits[2];
     const std::vector<int32_t> ids = random_ids(config, 20, 3);
+    const auto vocab = static_cast<size_t>(config.vocab_size);
+    // Rounded activations: two texts in one pass give the bits that each gives alone.
+    const auto rounded = RuntimeModel::load(light_folder, {.threads = 2});
+    const std::vector<int32_t> texts[2] = {ids, random_ids(config, 7, 4)};
+    const std::unique_ptr<KvCache> caches[2] = {rounded->new_cache(), rounded->new_cache()};
+    std::vector<float> together(5 * vocab), alone(3 * vocab);
+    const BatchStep steps[2] = {{caches[0].get(), texts[0], 2}, {caches[1].get(), texts[1], 3}};
+    rounded->forward_batch(steps, together.data());
+    for (const size_t text : {0u, 1u}) {
+      const auto cache = rounded->new_cache();
+      rounded->forward(*cache, texts[text], alone.data(), steps[text].logits_for);
+      const auto begin = together.begin() + static_cast<std::ptrdiff_t>(text == 0 ? 0 : 2 * vocab);
+      EXPECT_TRUE(std::equal(alone.begin(), alone.begin() + static_cast<std::ptrdiff_t>((text + 2) * vocab), begin)) << text;
+    }
+    std::vector<float> logits[2];
     for (const bool is_light : {false, true}) {
       const auto model = RuntimeModel::load(is_light ? light_folder : float_folder,
                                             {.threads = 2, .exact = true, .storage = FloatStorage::f32});
@@ -224,6 +238,8 @@ TEST(LightModel, DamagedBandsAreRefused) {
   refused(bands);
   bands.bands.clear();
   refused(bands);
+  LightWriter writer(scratch("light-banded-linear"), parts.config);
+  EXPECT_THROW(writer.add_piece("x", {}, {}, {{kDown, whole.at(name)}}), ModelError);
 
   const fs::path folder = scratch("light-damaged-bands");
   write_banded(folder, parts, whole);
@@ -248,11 +264,12 @@ TEST(LightModel, DamagedBandsAreRefused) {
     expect_refused(name + ".places");
   }
   write_file(folder / "model.safetensors", weights);
-  for (const int64_t rows : {4, 6, 1000}) {
+  EXPECT_EQ(Json::parse(config)["lighten"]["format_version"], 2);
+  for (const auto& [rows, word] : {std::pair(4, "95 rows"), {6, "band2"}, {1000, "band0"}}) {
     Json json = Json::parse(config);
     json["lighten"]["tensors"][name + ".band0"]["rows"] = rows;
     write_file(folder / "config.json", json.dump());
-    expect_refused(name);
+    expect_refused(word);
   }
   Json json = Json::parse(config);
   json["lighten"]["tensors"].erase(name + ".band1");

@@ -51,19 +51,6 @@ Json tokenizer_config(const ModelConfig& config, const Tokenizer& tokenizer, con
   return json;
 }
 
-void check_bands(const BandedTensor& tensor, const std::string& name) {
-  if (tensor.bands.empty() || tensor.bands.size() > kMostBands)
-    throw_error<ModelError>("tensor {} has {} bands of rows; 1 to {} can be written", name, tensor.bands.size(), kMostBands);
-  int64_t rows = 0;
-  for (const QuantTensor& band : tensor.bands) {
-    rows += band.rows;
-    if (band.rows < 1 || band.columns != tensor.bands[0].columns)
-      throw_error<ModelError>("tensor {}: a band of {} x {} does not fit the others", name, band.rows, band.columns);
-  }
-  if (rows != static_cast<int64_t>(tensor.places.size()) || !runtime::is_permutation(tensor.places))
-    throw_error<ModelError>("tensor {}: its {} places do not name every row of its bands once", name, tensor.places.size());
-}
-
 /// The pieces of a folder, opened, with the description of every packed tensor.
 struct Pieces {
   std::vector<SafetensorsFile> files;
@@ -136,7 +123,8 @@ void LightWriter::add_piece(const std::string& piece, const std::map<std::string
     return place_packed(name, spec);
   };
   for (const auto& [name, tensor] : banded) {
-    check_bands(tensor, name);
+    check(tensor, name);
+    if (!runtime::may_be_banded(name)) throw_error<ModelError>("tensor {} cannot be in bands; embedding and head can", name);
     check_shape(name, static_cast<int64_t>(tensor.places.size()), tensor.bands[0].columns);
     for (size_t i = 0; i < tensor.bands.size(); ++i) {
       check(tensor.bands[i], runtime::band_name(name, i));
@@ -179,13 +167,15 @@ void LightWriter::finish(const Json& method, const Tokenizer& tokenizer, const s
     tensors.push_back({name, found->second->dtype, found->second->shape, found->second->bytes});
     return true;
   };
+  int version = 1;  // what older readers know, where it says all
   for (const TensorShape& expected : expected_tensors(config_)) {
     if (take(expected.name)) continue;
     size_t bands = 0;
-    while (take(runtime::band_name(expected.name, bands))) ++bands;
+    while (runtime::may_be_banded(expected.name) && take(runtime::band_name(expected.name, bands))) ++bands;
     if (bands == 0 || !take(runtime::places_name(expected.name)))
       throw_error<FormatError>("{}: tensor {} was never written; add its piece before finishing", folder_.string(),
                                expected.name);
+    version = kLightFormatVersion;
   }
   // Packed tensors are multiples of 64 bytes: with them first, each one starts at a multiple of 64.
   std::stable_sort(tensors.begin(), tensors.end(),
@@ -193,7 +183,7 @@ void LightWriter::finish(const Json& method, const Tokenizer& tokenizer, const s
   write_safetensors(folder_ / "model.safetensors", tensors, {{"format", "lighten"}});
 
   Json config = to_hf_config(config_);
-  config["lighten"] = {{"format_version", kLightFormatVersion},
+  config["lighten"] = {{"format_version", version},
                        {"layout_version", kLayoutVersion},
                        {"written_by", std::string("lighten ") + LIGHTEN_VERSION},
                        {"norms", "multiplier"},  // Gemma's 1 + w is already added

@@ -63,8 +63,11 @@ check(not checker.faults and not checker.open and "http" not in page.read_text()
 done = lighten("quantize", model, "--method", "rtn", "--group-size", 32, "--head-bits", 4, "--head-frequent", "8:16", "--calib", text, "-o", folder / "banded")
 check(done.returncode == 0 and "16 most frequent" in done.stdout, "frequent tokens in more bits", done)
 done = lighten("inspect", folder / "banded", "--json", folder / "banded.json")
-bands = [t["type"] for t in json.loads((folder / "banded.json").read_text())["tensors"] if "embed" in t["name"]]
-check(done.returncode == 0 and [b.split(",")[0] for b in bands] == ["8 bit", "4 bit"], f"inspect shows the bands {bands}", done)
+listed = json.loads((folder / "banded.json").read_text())["tensors"]
+bands = {t["name"].split("weight")[1]: t["type"].split(",")[0] for t in listed if "embed" in t["name"]}
+check(done.returncode == 0 and bands == {".band0": "8 bit", ".band1": "4 bit", ".places": "I32"}, f"inspect shows the bands {bands}", done)
+size = (folder / "banded/model.safetensors").stat().st_size
+check(0 < size - sum(t["bytes"] for t in listed) < 16384, "and all bytes but the header's")
 done = lighten("run", folder / "banded", "-p", "a b", "-n", 4, "--seed", 1)
 check(done.returncode == 0, "such a model runs", done)
 for wrong in ("8", "9:4", "8:100000"):

@@ -45,19 +45,20 @@ std::string describe_spec(const LinearSpec& spec) {
   return fmt::format("{} bit, {}, {}", spec.bits, group, zero);
 }
 
-/// {"a": 1, "b": [2, 3]} -> "a 1, b 2 3"
+/// {"a": 1, "b": [2, 3]} -> "a 1, b 2; 3"
 std::string words_of(const Json& json) {
   if (json.is_string()) return json.get<std::string>();
+  if (json.is_number_float()) return fmt::format("{:.4g}", json.get<double>());
   if (!json.is_structured()) return json_text(json);
   std::vector<std::string> parts;
   for (const auto& [key, value] : json.items())
     parts.push_back(json.is_object() ? key + " " + words_of(value) : words_of(value));
-  return fmt::format("{}", fmt::join(parts, json.is_object() ? ", " : " "));
+  return fmt::format("{}", fmt::join(parts, json.is_object() ? ", " : "; "));
 }
 
 Contents open_light(const fs::path& path) {
   const LightModel model(path);
-  Contents contents{fmt::format("light model, format {}", kLightFormatVersion),
+  Contents contents{fmt::format("light model, format {}", model.banded().empty() ? 1 : kLightFormatVersion),
                     model.config().licence,
                     model.chat_template(),
                     model.config(),
@@ -68,11 +69,13 @@ Contents open_light(const fs::path& path) {
   const SafetensorsModel stored(path);
   for (const TensorShape& tensor : expected_tensors(model.config())) {
     if (const auto bands = model.banded().find(tensor.name); bands != model.banded().end()) {
-      for (const PackedWeight& band : bands->second.bands)
-        contents.tensors.push_back({tensor.name + " (some tokens)",
-                                    {band.spec.rows, band.spec.columns},
-                                    describe_spec(band.spec),
-                                    packed_bytes(band.spec)});
+      for (size_t i = 0; i < bands->second.bands.size(); ++i) {
+        const LinearSpec& spec = bands->second.bands[i].spec;
+        contents.tensors.push_back(
+            {fmt::format("{}.band{}", tensor.name, i), {spec.rows, spec.columns}, describe_spec(spec), packed_bytes(spec)});
+      }
+      const auto tokens = static_cast<int64_t>(bands->second.places.size());
+      contents.tensors.push_back({tensor.name + ".places", {tokens}, "I32", bands->second.places.size() * sizeof(int32_t)});
       continue;
     }
     const auto packed = model.packed().find(tensor.name);
