@@ -231,6 +231,12 @@ if next(row["present"] for row in known if row["id"] == "minilm-l6"):
     check(done.returncode == 0 and (folder / "applied/predictions.csv").read_bytes() == (folder / "tuned/predictions.csv").read_bytes(), "and says the same later", done)
     lighten("embed", label_texts, "--model", folder / "tuned/encoder", "--no-cache", "-o", folder / "by-embed.npy")
     check(np.abs(np.load(folder / "by-embed.npy") - np.load(folder / "tuned/labels.npy")).max() < 1e-5, "lighten embed --model takes the tuned encoder")
+    long_texts = write("long.txt", "".join(f"{v} {t}, " * 30 + "\n" for v in verbs for t in topics) * 2)  # each fills the 128 tokens
+    long_pairs = write("long.csv", "text,label\n" + "".join(f"{i},{i % 4}\n" for i in range(len(verbs) * 8)))
+    done = lighten("train", "match", "--texts", long_texts, "--label-texts", label_texts, "--pairs", long_pairs, "--tune-layers", -1, "--learning-rate", 1e-4, "--epochs", 1, "--pool", 0,
+                   "-o", folder / "long-texts", "--json", "-")  # fmt: skip
+    peak = json.loads(done.stdout)["peak_memory_bytes"] if done.returncode == 0 else 0
+    check(0 < peak < 2e9, f"a step of 64 full texts through all layers needs less than 2 GB: {peak / 1e9:.2f}", done)
     check_error(lighten("train", "match", *match[2:], "-o", folder / "x"), 2, ["--texts"], "no texts")
     check_error(lighten("train", "match", "--apply", folder / "match", "--predict", new, "--epochs", 3, "-o", folder / "x"), 2, ["--epochs", "--apply"], "training flags with --apply")
     check_error(lighten("train", "match", "--apply", folder / "erase", "--predict", new, "-o", folder / "x"), 1, ["match.json", "--apply"], "--apply of something else")

@@ -182,7 +182,8 @@ int train_match(const Common& common, MatchOptions& options) {
   train_dexml(task, dual, options.dexml, options.method, place);
   std::vector<int64_t> all(labels.size());
   std::iota(all.begin(), all.end(), int64_t{0});
-  const torch::Tensor label_vectors = encode_all(dual.labels, all, options.dexml.chunk).contiguous();
+  const torch::Tensor label_vectors =
+      encode_all(dual.labels, all, options.dexml.chunk, options.dexml.chunk_tokens).contiguous();
   save(matcher, source, output.path());
   write_npy(output.path() / "labels.npy", {label_vectors.size(0), label_vectors.size(1)},
             std::vector<float>(label_vectors.data_ptr<float>(), label_vectors.data_ptr<float>() + label_vectors.numel()));
@@ -194,7 +195,8 @@ int train_match(const Common& common, MatchOptions& options) {
   if (!task.validation.empty()) {
     IdLists truth;
     for (const int64_t query : task.validation) truth.push_back(task.positives[static_cast<size_t>(query)]);
-    const IdLists ranked = best_labels(encode_all(dual.queries, task.validation, options.dexml.chunk), label_vectors, 5);
+    const IdLists ranked = best_labels(
+        encode_all(dual.queries, task.validation, options.dexml.chunk, options.dexml.chunk_tokens), label_vectors, 5);
     figures["validation_p1"] = precision_at(ranked, truth, 1);
     figures["validation_p5"] = precision_at(ranked, truth, 5);
   }

@@ -16,13 +16,29 @@
 namespace lighten {
 namespace {
 
-/// Calls `run` for pieces of `rows`.
+/// Calls `run` with the rows of each piece, their places and the piece's number.
 template <typename Run>
-void in_chunks(const std::vector<int64_t>& rows, int64_t chunk, const Run& run) {
-  for (int64_t at = 0; at < std::ssize(rows); at += chunk) {
-    const int64_t end = std::min(at + chunk, std::ssize(rows));
-    run(std::vector<int64_t>(rows.begin() + at, rows.begin() + end), at);
+void in_pieces(const EncoderSide& side, const std::vector<int64_t>& rows, int64_t chunk, int64_t tokens, const Run& run) {
+  const auto pieces = pieces_of(side, rows, chunk, tokens);
+  for (size_t piece = 0; piece < pieces.size(); ++piece) {
+    std::vector<int64_t> some;
+    for (const int64_t place : pieces[piece]) some.push_back(rows[static_cast<size_t>(place)]);
+    run(some, torch::tensor(pieces[piece], torch::kInt64), static_cast<int64_t>(piece));
   }
+}
+
+/// `encode` for every piece, put together in the order of `rows`.
+template <typename Encode>
+torch::Tensor encode_pieces(const EncoderSide& side, const std::vector<int64_t>& rows, int64_t chunk, int64_t tokens,
+                            const Encode& encode) {
+  const torch::NoGradGuard no_grad;
+  torch::Tensor all;
+  in_pieces(side, rows, chunk, tokens, [&](const std::vector<int64_t>& some, const torch::Tensor& places, int64_t piece) {
+    const torch::Tensor part = encode(some, piece);
+    if (!all.defined()) all = torch::empty({std::ssize(rows), part.size(1)}, part.options());
+    all.index_copy_(0, places, part);
+  });
+  return all;
 }
 
 Positives positives_in(const MatchTask& task, const std::vector<int64_t>& queries, const std::vector<int64_t>& pool) {
@@ -73,6 +89,8 @@ OptionList describe(DexmlOptions& options) {
       option("refresh", options.refresh, range(1, 100000), "epochs between two searches for them", "release"),
       option("hidden", options.hidden, range(1, 65536), "width of the tower on frozen features", "Lighten"),
       option("chunk", options.chunk, range(1, 65536), "texts encoded with a graph at once", "Lighten"),
+      option("chunk-tokens", options.chunk_tokens, range(1, 100'000'000),
+             "and so many tokens of them (--tune-layers): the memory a step takes", "Lighten"),
       option("learning-rate", options.learning_rate, above(0), "of AdamW",
              "Lighten (release: 5e-5 to 3e-4 for whole encoders)"),
       option("weight-decay", options.weight_decay, range(0, 10), "of AdamW", "release"),
@@ -111,10 +129,10 @@ void check_task(const MatchTask& task) {
 }
 
 DualEncoder tower_encoder(MatchTower& tower, const torch::Tensor& query_features, const torch::Tensor& label_features) {
-  auto encode = [tower](const torch::Tensor& features) mutable {
-    return [tower, features](const std::vector<int64_t>& rows) mutable {
+  auto encode = [tower](const torch::Tensor& features) {
+    return EncoderSide{[tower, features](const std::vector<int64_t>& rows) mutable {
       return tower->forward(features.index_select(0, torch::tensor(rows, torch::kInt64)));
-    };
+    }};
   };
   return {encode(query_features), encode(label_features), tower.get()};
 }
@@ -122,13 +140,32 @@ DualEncoder tower_encoder(MatchTower& tower, const torch::Tensor& query_features
 DualEncoder text_dual_encoder(TextEncoder& encoder, const std::vector<std::vector<int32_t>>& queries,
                               const std::vector<std::vector<int32_t>>& labels) {
   const auto encode = [&encoder](const std::vector<std::vector<int32_t>>& ids) {
-    return [&encoder, &ids](const std::vector<int64_t>& rows) {
+    EncoderSide side{[&encoder, &ids](const std::vector<int64_t>& rows) {
       std::vector<std::vector<int32_t>> some;
       for (const int64_t row : rows) some.push_back(ids[static_cast<size_t>(row)]);
       return embed(encoder, some);
-    };
+    }};
+    for (const auto& text : ids) side.lengths.push_back(std::ssize(text));
+    return side;
   };
   return {encode(queries), encode(labels), encoder.bert.get()};
+}
+
+std::vector<std::vector<int64_t>> pieces_of(const EncoderSide& side, const std::vector<int64_t>& rows, int64_t chunk,
+                                            int64_t tokens) {
+  std::vector<int64_t> places = numbers_below(std::ssize(rows));
+  const auto length = [&](int64_t place) {
+    return side.lengths.empty() ? int64_t{0} : side.lengths[static_cast<size_t>(rows[static_cast<size_t>(place)])];
+  };
+  std::stable_sort(places.begin(), places.end(), [&](int64_t a, int64_t b) { return length(a) < length(b); });
+  std::vector<std::vector<int64_t>> pieces;
+  for (const int64_t place : places) {
+    // Ascending: the new row is the longest of its piece, to which the others are padded.
+    if (pieces.empty() || std::ssize(pieces.back()) >= chunk || (std::ssize(pieces.back()) + 1) * length(place) > tokens)
+      pieces.emplace_back();
+    pieces.back().push_back(place);
+  }
+  return pieces;
 }
 
 std::vector<int64_t> pool_of(const MatchTask& task, std::span<const int64_t> queries, int64_t size, uint64_t seed,
@@ -158,14 +195,14 @@ std::vector<int64_t> pool_of(const MatchTask& task, std::span<const int64_t> que
   return pool;
 }
 
-torch::Tensor search_shortlists(const MatchTask& task, const DualEncoder& encoder, int64_t k, int64_t chunk) {
+torch::Tensor search_shortlists(const MatchTask& task, const DualEncoder& encoder, int64_t k, int64_t chunk, int64_t tokens) {
   const torch::Tensor shortlists = torch::full({task.queries, k}, -1, torch::kInt);
   auto rows = shortlists.accessor<int32_t, 2>();
   size_t most = 0;
   for (const int64_t query : task.train) most = std::max(most, task.positives[static_cast<size_t>(query)].size());
-  const IdLists best =
-      best_labels(encode_all(encoder.queries, task.train, chunk), encode_all(encoder.labels, numbers_below(task.labels), chunk),
-                  std::min(task.labels, k + static_cast<int64_t>(most)));
+  const IdLists best = best_labels(encode_all(encoder.queries, task.train, chunk, tokens),
+                                   encode_all(encoder.labels, numbers_below(task.labels), chunk, tokens),
+                                   std::min(task.labels, k + static_cast<int64_t>(most)));
   for (size_t i = 0; i < best.size(); ++i) {
     const auto& own = task.positives[static_cast<size_t>(task.train[i])];
     int64_t kept = 0;
@@ -175,12 +212,8 @@ torch::Tensor search_shortlists(const MatchTask& task, const DualEncoder& encode
   return shortlists;
 }
 
-torch::Tensor encode_all(const std::function<torch::Tensor(const std::vector<int64_t>&)>& encode,
-                         const std::vector<int64_t>& rows, int64_t chunk) {
-  const torch::NoGradGuard no_grad;
-  std::vector<torch::Tensor> parts;
-  in_chunks(rows, chunk, [&](const std::vector<int64_t>& some, int64_t) { parts.push_back(encode(some)); });
-  return torch::cat(parts);
+torch::Tensor encode_all(const EncoderSide& side, const std::vector<int64_t>& rows, int64_t chunk, int64_t tokens) {
+  return encode_pieces(side, rows, chunk, tokens, [&](const std::vector<int64_t>& some, int64_t) { return side.encode(some); });
 }
 
 IdLists best_labels(const torch::Tensor& queries, const torch::Tensor& labels, int64_t k) {
@@ -196,33 +229,29 @@ IdLists best_labels(const torch::Tensor& queries, const torch::Tensor& labels, i
 
 double cached_gradients(const MatchTask& task, DualEncoder& encoder, const std::vector<int64_t>& queries,
                         const std::vector<int64_t>& pool, const DexmlOptions& options, uint64_t seed) {
-  // A chunk's random numbers (dropout) come from its own seed, so that the second pass repeats the first.
-  const auto seeded = [&](int64_t side, int64_t at) {
-    torch::manual_seed(derived_seed(seed, static_cast<uint64_t>(side), static_cast<uint64_t>(at)));
+  // A piece's random numbers (dropout) come from its own seed, so that the second pass repeats the first.
+  const auto encode = [&](const EncoderSide& side, const std::vector<int64_t>& some, int64_t piece) {
+    torch::manual_seed(derived_seed(seed, static_cast<uint64_t>(&side == &encoder.labels), static_cast<uint64_t>(piece)));
+    return side.encode(some);
   };
-  const auto without_graph = [&](const auto& encode, const std::vector<int64_t>& rows, int64_t side) {
-    const torch::NoGradGuard no_grad;
-    std::vector<torch::Tensor> parts;
-    in_chunks(rows, options.chunk, [&](const std::vector<int64_t>& some, int64_t at) {
-      seeded(side, at);
-      parts.push_back(encode(some));
-    });
-    return torch::cat(parts).requires_grad_(true);
+  const auto without_graph = [&](const EncoderSide& side, const std::vector<int64_t>& rows) {
+    return encode_pieces(side, rows, options.chunk, options.chunk_tokens,
+                         [&](const auto& some, int64_t piece) { return encode(side, some, piece); })
+        .requires_grad_(true);
   };
-  const torch::Tensor x = without_graph(encoder.queries, queries, 0), y = without_graph(encoder.labels, pool, 1);
+  const torch::Tensor x = without_graph(encoder.queries, queries), y = without_graph(encoder.labels, pool);
   torch::Tensor scores = product(x, y) / options.temperature;
   if (encoder.bias.defined()) scores = scores + encoder.bias;
   const torch::Tensor loss = match_loss(options.loss, scores, positives_in(task, queries, pool));
   loss.backward();
-  const auto send_back = [&](const auto& encode, const std::vector<int64_t>& rows, int64_t side,
-                             const torch::Tensor& gradient) {
-    in_chunks(rows, options.chunk, [&](const std::vector<int64_t>& some, int64_t at) {
-      seeded(side, at);
-      encode(some).backward(gradient.slice(0, at, at + std::ssize(some)));
-    });
+  const auto send_back = [&](const EncoderSide& side, const std::vector<int64_t>& rows, const torch::Tensor& gradient) {
+    in_pieces(side, rows, options.chunk, options.chunk_tokens,
+              [&](const std::vector<int64_t>& some, const torch::Tensor& places, int64_t piece) {
+                encode(side, some, piece).backward(gradient.index_select(0, places));
+              });
   };
-  send_back(encoder.queries, queries, 0, x.grad());
-  send_back(encoder.labels, pool, 1, y.grad());
+  send_back(encoder.queries, queries, x.grad());
+  send_back(encoder.labels, pool, y.grad());
   return loss.item<double>();
 }
 
@@ -251,7 +280,7 @@ void train_dexml(const MatchTask& task, DualEncoder& encoder, const DexmlOptions
       // A resumed epoch keeps the shortlists it began with.
       if (epoch == 0 || epoch % options.refresh != 0 || companion->searched.item<int64_t>() == epoch) return;
       encoder.module->eval();
-      companion->shortlists.copy_(search_shortlists(task, encoder, options.shortlist, options.chunk));
+      companion->shortlists.copy_(search_shortlists(task, encoder, options.shortlist, options.chunk, options.chunk_tokens));
       companion->searched.fill_(epoch);
       encoder.module->train();
     };
@@ -261,8 +290,8 @@ void train_dexml(const MatchTask& task, DualEncoder& encoder, const DexmlOptions
   const bool judge = std::any_of(truth.begin(), truth.end(), [](const auto& list) { return !list.empty(); });
   if (judge)
     training.validate = [&] {
-      return precision_at(best_labels(encode_all(encoder.queries, task.validation, options.chunk),
-                                      encode_all(encoder.labels, all_labels, options.chunk), 5),
+      return precision_at(best_labels(encode_all(encoder.queries, task.validation, options.chunk, options.chunk_tokens),
+                                      encode_all(encoder.labels, all_labels, options.chunk, options.chunk_tokens), 5),
                           truth, 5);
     };
   const int64_t batch = std::min<int64_t>(options.batch, std::ssize(training.samples));

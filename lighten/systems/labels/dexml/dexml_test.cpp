@@ -164,6 +164,45 @@ TEST(Dexml, CachedGradientsRepeatDropout) {
   EXPECT_NEAR(gradient().first, first - step * std::sqrt(slope), 0.05 * step * std::sqrt(slope));
 }
 
+TEST(Dexml, PiecesAreBoundedByTokensWithPadding) {
+  const EncoderSide side{{}, {9, 2, 3, 50, 2, 8, 3}};
+  const std::vector<int64_t> rows = {6, 5, 4, 3, 2, 1, 0};  // lengths 3, 8, 2, 50, 3, 2, 9
+  using Pieces = std::vector<std::vector<int64_t>>;
+  // 2 2 3 | 3 8 | 9 | 50: padded to the longest a piece holds 9, 16, 9 tokens; the last row alone is above the bound.
+  EXPECT_EQ(pieces_of(side, rows, 3, 16), (Pieces{{2, 5, 0}, {4, 1}, {6}, {3}}));
+  EXPECT_EQ(pieces_of(side, rows, 2, 1000), (Pieces{{2, 5}, {0, 4}, {1, 6}, {3}}));
+  EXPECT_EQ(pieces_of({{}, {}}, {5, 3, 9}, 2, 1), (Pieces{{0, 1}, {2}}));  // lengths unknown: in order, by number alone
+}
+
+TEST(Dexml, PiecesOfTextsKeepOrderAndGradient) {
+  const BertConfig config{
+      .vocab_size = 40, .hidden_size = 12, .layers = 2, .heads = 2, .intermediate_size = 16, .positions = 32};
+  TextEncoder encoder;
+  encoder.bert = random_bert(config, 3);
+  trainable_layers(encoder.bert, -1);
+  std::vector<std::vector<int32_t>> texts, labels;
+  for (int32_t i = 0; i < 20; ++i) {
+    texts.emplace_back(static_cast<size_t>(3 + (7 * i) % 23), 4 + i);
+    labels.emplace_back(static_cast<size_t>(2 + (5 * i) % 9), 39 - i);
+  }
+  DualEncoder dual = text_dual_encoder(encoder, texts, labels);
+  MatchTask task{.queries = 20, .labels = 20, .positives = {}, .train = {}, .validation = {}};
+  for (int32_t i = 0; i < 20; ++i) task.positives.push_back({i});
+  std::vector<int64_t> all(20);
+  std::iota(all.begin(), all.end(), int64_t{0});
+  EXPECT_TRUE(torch::allclose(encode_all(dual.queries, all, 5, 30), encode_all(dual.queries, all, 20, 100000), 1e-4, 1e-5));
+  const auto gradient = [&](const DexmlOptions& options) {
+    for (auto& parameter : encoder.bert->parameters()) parameter.mutable_grad() = torch::Tensor();
+    cached_gradients(task, dual, all, all, options, 9);
+    std::vector<torch::Tensor> parts;
+    for (auto& parameter : encoder.bert->parameters()) parts.push_back(parameter.grad().reshape({-1}));
+    return torch::cat(parts);
+  };
+  const torch::Tensor whole = gradient({.chunk = 20, .chunk_tokens = 100000});
+  const torch::Tensor pieces = gradient({.chunk = 6, .chunk_tokens = 40});
+  EXPECT_LT((whole - pieces).norm().item<double>(), 1e-4 * whole.norm().item<double>());
+}
+
 TEST(Dexml, LearnsToMatch) {
   torch::Tensor queries, labels;
   const MatchTask task = groups(queries, labels);
@@ -188,7 +227,7 @@ TEST(Dexml, PoolsHoldPositivesThenHardNegatives) {
   MatchTower tower(16, 32, 1);  // the identity
   DualEncoder encoder =
       tower_encoder(tower, labels.repeat({7, 1}).slice(0, 0, 160), labels);  // query i stands where label i % 24 does
-  const torch::Tensor lists = search_shortlists(task, encoder, 5, 64);
+  const torch::Tensor lists = search_shortlists(task, encoder, 5, 64, 2048);
   ASSERT_EQ(lists.sizes(), (std::vector<int64_t>{160, 5}));
   const torch::Tensor scores = torch::mm(labels, labels.t());
   for (int64_t query = 0; query < 160; ++query) {

@@ -172,13 +172,13 @@ Metrics arm(const Ground& ground, const std::string& name, const Extent& extent,
   if (name == "label-table") {
     // The classifier with a vector for every label, started from the label's text.
     LabelTable table(ground.labels, 768, seed);
-    DualEncoder encoder{[&](const std::vector<int64_t>& rows) {
+    DualEncoder encoder{{[&](const std::vector<int64_t>& rows) {
                           return table->tower->forward(ground.queries.index_select(0, torch::tensor(rows)));
-                        },
-                        [&](const std::vector<int64_t>& rows) {
+                        }},
+                        {[&](const std::vector<int64_t>& rows) {
                           const torch::Tensor some = table->table.index_select(0, torch::tensor(rows));
                           return some / some.norm(2, 1, true).clamp_min(1e-12);
-                        },
+                        }},
                         table.get()};
     train_dexml(ground.task, encoder, options_of(extent, "decoupled", seed), title);
     metrics = measure(ground, encode_all(encoder.queries, ground.test), encode_all(encoder.labels, all));

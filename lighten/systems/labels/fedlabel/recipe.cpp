@@ -37,7 +37,7 @@ struct Extent {
 
 Extent extent_of(RecipeSize size) {
   if (size == RecipeSize::smoke) return {150, 8, 4, 4, 100, {0.1}, 1, false};
-  if (size == RecipeSize::standard) return {6000, 50, 12, 150, 1500, {0.05, 0.15, 0.5}, 3, false};
+  if (size == RecipeSize::standard) return {6000, 50, 12, 100, 1500, {0.05, 0.15, 0.5}, 3, false};
   return {0, 80, 12, 100, 2000, {0.05, 0.15, 0.5}, 3, true};
 }
 
