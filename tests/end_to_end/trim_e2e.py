@@ -18,8 +18,8 @@ text = text_file(folder / "text.txt")
 (folder / "corpus.txt").write_text("the lamp has no oil, then the light goes\n" * 3)
 
 
-def quantize(out, *more, model=model, corpus=folder / "corpus.txt"):
-    return lighten("quantize", model, "--method", "rtn", "--bits", 4, "--group-size", 32, "--head-bits", 8, "--trim-vocab", corpus, "-o", folder / out, *more)
+def quantize(out, *more, model=model, corpus=folder / "corpus.txt", head_bits=8):
+    return lighten("quantize", model, "--method", "rtn", "--bits", 4, "--group-size", 32, "--head-bits", head_bits, "--trim-vocab", corpus, "-o", folder / out, *more)
 
 
 done = quantize("dry", "--dry-run", "--json", folder / "dry.json")
@@ -39,6 +39,13 @@ check(done.returncode == 0 and json.loads((folder / "e.json").read_text())["bits
 check_error(lighten("eval", folder / "light", "--against", model, "--text", text, "--window", 128), 1, ["320", "bits per byte"], "KL against another vocabulary")
 done = lighten("run", folder / "light", "-p", "the light", "-n", 8, "--raw", "--quiet")
 check(done.returncode == 0, "and it runs", done)
+
+done = quantize("banded", "--head-frequent", "8:40", "--calib", text, head_bits=4)
+check(done.returncode == 0, "--head-frequent ranks the tokens that are left", done)
+listed = [t["name"] for t in json.loads(lighten("inspect", folder / "banded", "--json", "-").stdout)["tensors"] if "embed" in t["name"]]
+check(sorted(name.rsplit(".", 1)[1] for name in listed) == ["band0", "band1", "places"], f"the rows stand in two bands {listed}")
+against = [json.loads(lighten("eval", folder / out, "--text", text, "--window", 128, "--max-tokens", 2048, "--json", "-").stdout)["bits_per_byte"] for out in ("banded", "light")]
+check(abs(against[0] - against[1]) < 0.05 * against[1], f"and such a model says what one with 8 bits for all rows says, in bits per byte: {against}")
 
 check(quantize("filled", "--trim-tokens", 310, "--json", folder / "f.json").returncode == 0 and json.loads((folder / "f.json").read_text())["tokens_after"] <= 310, "--trim-tokens is the most that is filled up to")
 check_error(quantize("light"), 1, ["light", "--force"], "an output that exists")

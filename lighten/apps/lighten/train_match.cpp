@@ -138,69 +138,95 @@ MatchTask read_task(const MatchOptions& options, int64_t texts, int64_t labels) 
   return task;
 }
 
-int train_match(const Common& common, MatchOptions& options) {
+/// The texts, the labels' texts and which belong together, all checked before any work.
+struct MatchInput {
+  std::vector<std::string> texts, labels;
+  MatchTask task;
+};
+MatchInput read_input(const MatchOptions& options) {
   for (const auto& [flag, value] : {std::pair<std::string, std::string>{"--texts", options.texts},
                                     {"--label-texts", options.labels},
                                     {"--pairs", options.pairs}})
     if (value.empty()) throw_error<OptionError>("{} is missing (or --apply DIR to use a trained folder)", flag);
-  options.dexml.seed = common.seed;
-  validate(describe(options.dexml));
-  AtomicFolder output(options.output, options.force);
-  const std::vector<std::string> texts = read_texts(options.texts), labels = read_texts(options.labels);
-  if (texts.empty()) throw OptionError("--texts must hold at least one line");
-  if (labels.size() < 2)
+  MatchInput input{.texts = read_texts(options.texts), .labels = read_texts(options.labels), .task = {}};
+  if (input.texts.empty()) throw OptionError("--texts must hold at least one line");
+  if (input.labels.size() < 2)
     throw_error<FormatError>("{}: one label only; two or more are needed to tell them apart", options.labels);
-  for (size_t i = 0; i < labels.size(); ++i)
-    if (labels[i].find_first_not_of(" \t\r") == std::string::npos)
+  for (size_t i = 0; i < input.labels.size(); ++i)
+    if (input.labels[i].find_first_not_of(" \t\r") == std::string::npos)
       throw_error<FormatError>("{}: line {}: label {} has no text; a label is found by its text", options.labels, i + 1, i);
   if (!options.predict.empty()) (void)read_texts(options.predict);  // a wrong name is said before the work
-  const MatchTask task = read_task(options, std::ssize(texts), std::ssize(labels));
-  check_task(task);
-  Matcher matcher{.model = options.model, .max_tokens = options.max_tokens, .encoder = {}};
-  DualEncoder dual;
-  fs::path source;
-  std::vector<std::vector<int32_t>> text_ids, label_ids;
-  if (options.layers == 0) {
-    const torch::Tensor x = features_of(options.model, texts, options.texts, options.max_tokens),
-                        y = features_of(options.model, labels, options.labels, options.max_tokens);
-    matcher.tower = MatchTower(x.size(1), options.dexml.hidden, common.seed);
-    dual = tower_encoder(matcher.tower, x, y);
-  } else {
+  input.task = read_task(options, std::ssize(input.texts), std::ssize(input.labels));
+  check_task(input.task);
+  return input;
+}
+
+/// What learns, and what it reads: vectors for a tower, token ids for an encoder. `dual` refers to the other members.
+struct Learner {
+  Learner(const MatchOptions& options, const MatchInput& input)
+      : matcher{.model = options.model, .max_tokens = options.max_tokens, .encoder = {}} {
+    if (options.layers == 0) {
+      const torch::Tensor x = features_of(options.model, input.texts, options.texts, options.max_tokens),
+                          y = features_of(options.model, input.labels, options.labels, options.max_tokens);
+      matcher.tower = MatchTower(x.size(1), options.dexml.hidden, options.dexml.seed);
+      dual = tower_encoder(matcher.tower, x, y);
+      return;
+    }
     source = options.model == "minilm-l6" ? data_path("minilm-l6") : resolve_model(options.model);
     matcher.encoder = load_text_encoder(source);
     matcher.encoder.max_tokens = std::min(options.max_tokens, matcher.encoder.bert->config.positions);
     trainable_layers(matcher.encoder.bert, options.layers);
-    for (const std::string& text : texts) text_ids.push_back(token_ids(matcher.encoder, text));
-    for (const std::string& text : labels) label_ids.push_back(token_ids(matcher.encoder, text));
+    for (const std::string& text : input.texts) text_ids.push_back(token_ids(matcher.encoder, text));
+    for (const std::string& text : input.labels) label_ids.push_back(token_ids(matcher.encoder, text));
     dual = text_dual_encoder(matcher.encoder, text_ids, label_ids);
   }
+  Learner(const Learner&) = delete;
+  Learner& operator=(const Learner&) = delete;
+
+  Matcher matcher;
+  DualEncoder dual;
+  fs::path source;  ///< of the encoder that is tuned
+  std::vector<std::vector<int32_t>> text_ids, label_ids;
+};
+
+Json figures_of(const Learner& learner, const MatchInput& input, const DexmlOptions& options,
+                const torch::Tensor& label_vectors) {
+  Json figures = {{"texts", input.texts.size()},
+                  {"labels", input.labels.size()},
+                  {"training_texts", input.task.train.size()},
+                  {"parameters", parameter_count(*learner.dual.module)},
+                  {"peak_memory_bytes", static_cast<double>(peak_resident_bytes())}};
+  if (input.task.validation.empty()) return figures;
+  IdLists truth;
+  for (const int64_t query : input.task.validation) truth.push_back(input.task.positives[static_cast<size_t>(query)]);
+  const torch::Tensor vectors = encode_all(learner.dual.queries, input.task.validation, options.chunk, options.chunk_tokens);
+  const IdLists ranked = best_labels(vectors, label_vectors, 5);
+  figures["validation_p1"] = precision_at(ranked, truth, 1);
+  figures["validation_p5"] = precision_at(ranked, truth, 5);
+  return figures;
+}
+
+int train_match(const Common& common, MatchOptions& options) {
+  options.dexml.seed = common.seed;
+  validate(describe(options.dexml));
+  const MatchInput input = read_input(options);
+  AtomicFolder output(options.output, options.force);
+  Learner learner(options, input);
   TrainPlace place = work_place(options.output, describe(options.dexml),
                                 {{"--texts", options.texts}, {"--label-texts", options.labels}, {"--pairs", options.pairs}});
   place.identity["model"] = options.model;
   place.identity["tune-layers"] = options.layers;
   place.identity["max-tokens"] = options.max_tokens;
-  train_dexml(task, dual, options.dexml, options.method, place);
-  std::vector<int64_t> all(labels.size());
+  train_dexml(input.task, learner.dual, options.dexml, options.method, place);
+  std::vector<int64_t> all(input.labels.size());
   std::iota(all.begin(), all.end(), int64_t{0});
   const torch::Tensor label_vectors =
-      encode_all(dual.labels, all, options.dexml.chunk, options.dexml.chunk_tokens).contiguous();
-  save(matcher, source, output.path());
+      encode_all(learner.dual.labels, all, options.dexml.chunk, options.dexml.chunk_tokens).contiguous();
+  save(learner.matcher, learner.source, output.path());
   write_npy(output.path() / "labels.npy", {label_vectors.size(0), label_vectors.size(1)},
             std::vector<float>(label_vectors.data_ptr<float>(), label_vectors.data_ptr<float>() + label_vectors.numel()));
-  Json figures = {{"texts", texts.size()},
-                  {"labels", labels.size()},
-                  {"training_texts", task.train.size()},
-                  {"parameters", parameter_count(*dual.module)},
-                  {"peak_memory_bytes", static_cast<double>(peak_resident_bytes())}};
-  if (!task.validation.empty()) {
-    IdLists truth;
-    for (const int64_t query : task.validation) truth.push_back(task.positives[static_cast<size_t>(query)]);
-    const IdLists ranked = best_labels(
-        encode_all(dual.queries, task.validation, options.dexml.chunk, options.dexml.chunk_tokens), label_vectors, 5);
-    figures["validation_p1"] = precision_at(ranked, truth, 1);
-    figures["validation_p5"] = precision_at(ranked, truth, 5);
-  }
-  if (!options.predict.empty()) predict(matcher, label_vectors, options, output.path() / "predictions.csv");
+  const Json figures = figures_of(learner, input, options.dexml, label_vectors);
+  if (!options.predict.empty()) predict(learner.matcher, label_vectors, options, output.path() / "predictions.csv");
   write_file(output.path() / "training.json", json_text({{"figures", figures}, {"options", place.identity}}, 1) + "\n");
   output.commit();
   remove_work(place);
@@ -208,9 +234,9 @@ int train_match(const Common& common, MatchOptions& options) {
     return figures.contains(name) ? fmt::format("{:.3f}", figures[name].get<double>()) : "-";
   };
   if (common.for_people())
-    fmt::print("{} texts, {} labels; validation P@1 {}, P@5 {}; peak memory {}\n{}: {}, labels.npy{}\n", texts.size(),
-               labels.size(), shown("validation_p1"), shown("validation_p5"), human_bytes(figures["peak_memory_bytes"]),
-               options.output, matcher.tower ? "tower.safetensors" : "encoder/",
+    fmt::print("{} texts, {} labels; validation P@1 {}, P@5 {}; peak memory {}\n{}: {}, labels.npy{}\n", input.texts.size(),
+               input.labels.size(), shown("validation_p1"), shown("validation_p5"), human_bytes(figures["peak_memory_bytes"]),
+               options.output, learner.matcher.tower ? "tower.safetensors" : "encoder/",
                options.predict.empty() ? "" : ", predictions.csv");
   write_json(common, figures);
   return 0;
