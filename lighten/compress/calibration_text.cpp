@@ -6,7 +6,7 @@
 #include "lighten/base/progress.h"
 #include "lighten/base/random.h"
 #include "lighten/compress/calibration.h"
-#include "lighten/formats/plain_text.h"
+#include "lighten/formats/text_rows.h"
 
 namespace lighten {
 namespace {
@@ -58,7 +58,7 @@ CalibrationRows read_calibration(const std::vector<fs::path>& files, const Token
   std::vector<int32_t> ids;
   for (const fs::path& file : files) {
     const std::vector<int32_t> part =
-        tokenizer.encode(thin_out(read_plain_text(file, "calibration file"), keep, random), /*special=*/false);
+        tokenizer.encode(thin_out(read_prose(file, "calibration file"), keep, random), /*special=*/false);
     ids.insert(ids.end(), part.begin(), part.end());
   }
 

@@ -85,7 +85,7 @@ void claim_folder(const fs::path& folder, const Json& fingerprint, bool resume, 
   if (!fs::is_empty(folder)) {
     const std::string other = fs::exists(settings) ? other_setting(settings, fingerprint) : "it is none of quantize's";
     if (resume && other.empty()) return;
-    if (resume && !force && has_finished_blocks(folder))
+    if (resume && !force && has_saved_work(folder))
       throw_error<OptionError>(
           "{} holds unfinished work of another setting: {}; give the same settings, or start anew with --no-resume or --force",
           folder.string(), other);
@@ -100,7 +100,7 @@ bool is_unfinished_work(const fs::path& folder) {
                      [](const auto& entry) { return entry.path().filename().string().starts_with(kSettings); });
 }
 
-bool has_finished_blocks(const fs::path& folder) { return fs::exists(folder / kState); }
+bool has_saved_work(const fs::path& folder) { return fs::exists(folder / kState); }
 
 void release_folder(const fs::path& folder) {
   fs::remove(folder / kSettings);

@@ -37,8 +37,8 @@ void check_places(const QuantizeRequest& request);
 void claim_folder(const fs::path& folder, const Json& fingerprint, bool resume, bool force);
 /// Whether claim_folder() was here.
 bool is_unfinished_work(const fs::path& folder);
-/// Whether it holds finished blocks.
-bool has_finished_blocks(const fs::path& folder);
+/// Whether it holds a checkpoint: the head, or blocks.
+bool has_saved_work(const fs::path& folder);
 /// Removes what a finished folder need not hold.
 void release_folder(const fs::path& folder);
 

@@ -69,7 +69,9 @@ TEST(Head, HessianIsThatOfTheFinalNormsOutputs) {
     const torch::Tensor hidden = model->hidden_states(index_of(rows).slice(0, 0, 3));
     const torch::Tensor x = model->final_norm->forward(hidden).flatten(0, 1).to(torch::kDouble);
     const torch::Tensor expected = x.t().mm(x) * (2.0 / static_cast<double>(x.size(0)));
-    const torch::Tensor got = head_hessian(load_ends(config, read), read, rows, 3);
+    int64_t steps = 0;
+    const torch::Tensor got = head_hessian(load_ends(config, read), read, rows, 3, [&] { ++steps; });
+    EXPECT_EQ(steps, config.layers);
     EXPECT_LT(((got - expected).norm() / expected.norm()).item<double>(), 1e-5) << config.name;
   }
 }
@@ -83,12 +85,17 @@ TEST(Head, RoundingAimsAtTheLogitsAndSlicesMakeNoDifference) {
   const torch::Tensor hessian = x.t().mm(x).to(torch::kDouble) * (2.0 / 500);
   const GridOptions grid{.bits = 4, .group_size = 32};
   const HeadOptions options;
-  const QuantTensor head = round_head(w, hessian, grid, options), nearest = round_head(w, {}, grid, options);
+  int64_t all_steps = 0;
+  const QuantTensor head = round_head(w, hessian, grid, options, [&] { ++all_steps; });
+  EXPECT_EQ(all_steps, head_steps(vocabulary));
+  const QuantTensor nearest = round_head(w, {}, grid, options);
   const auto logit_error = [&](const QuantTensor& tensor) {
     return ((dequantized(tensor) - w).mm(x.t()).norm() / w.mm(x.t()).norm()).item<double>();
   };
   EXPECT_LT(logit_error(head), 0.7 * logit_error(nearest));
-  const QuantTensor last = round_head(w.slice(0, 39000), hessian, grid, options);
+  int64_t steps = 0;
+  const QuantTensor last = round_head(w.slice(0, 39000), hessian, grid, options, [&] { ++steps; });
+  EXPECT_EQ(steps, head_steps(1000));
   EXPECT_TRUE(torch::equal(dequantized(last), dequantized(head).slice(0, 39000)));
 }
 

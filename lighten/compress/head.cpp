@@ -9,7 +9,7 @@
 namespace lighten {
 namespace {
 
-constexpr int64_t kRowsAtOnce = 16384;  // of the vocabulary: bounds the work space
+constexpr int64_t kRowsAtOnce = 1024;  // of the vocabulary: bounds the work space
 
 template <typename T>
 void extend(std::vector<T>& all, const std::vector<T>& part) {
@@ -24,9 +24,24 @@ void append_rows(QuantTensor& all, const QuantTensor& part) {
   all.rows += part.rows;
 }
 
+void done(const HeadStep& step) {
+  check_interrupt();
+  if (step) step();
+}
+
+int64_t steps_of(int64_t rows) { return (rows + kRowsAtOnce - 1) / kRowsAtOnce; }
+
 }  // namespace
 
-torch::Tensor head_hessian(Decoder ends, const TensorReader& read, const CalibrationRows& rows, int64_t count) {
+int64_t head_steps(int64_t rows, const std::vector<HeadBand>& bands) {
+  if (bands.empty()) return steps_of(rows);
+  int64_t steps = 0;
+  for (const HeadBand& band : bands) steps += steps_of(band.tokens);
+  return steps;
+}
+
+torch::Tensor head_hessian(Decoder ends, const TensorReader& read, const CalibrationRows& rows, int64_t count,
+                           const HeadStep& step) {
   torch::NoGradGuard no_grad;
   const ModelConfig& config = ends->config;
   std::vector<torch::Tensor> hidden;
@@ -40,6 +55,7 @@ torch::Tensor head_hessian(Decoder ends, const TensorReader& read, const Calibra
       check_interrupt();
       x = block->forward(x);
     }
+    done(step);
   }
   HessianAccumulator sum(config.hidden_size);
   for (const torch::Tensor& x : hidden) sum.add(ends->final_norm->forward(x));
@@ -47,13 +63,12 @@ torch::Tensor head_hessian(Decoder ends, const TensorReader& read, const Calibra
 }
 
 QuantTensor round_head(const torch::Tensor& weight, const torch::Tensor& hessian, const GridOptions& grid,
-                       const HeadOptions& options) {
+                       const HeadOptions& options, const HeadStep& step) {
   const GptqOptions gptq{.damping = options.damping, .mse = options.mse, .passes = options.passes};
   HessianFactor factor;
   if (hessian.defined()) factor = factor_hessian(hessian, {.damping = options.damping});
   QuantTensor all;
   for (int64_t first = 0; first < weight.size(0); first += kRowsAtOnce) {
-    check_interrupt();
     const torch::Tensor rows = weight.slice(0, first, std::min(first + kRowsAtOnce, weight.size(0)));
     const QuantTensor part = hessian.defined() ? gptq_round(rows, hessian, factor, grid, gptq)
                                                : quantize_groups(rows, grid, GroupAxis::input, {.steps = 100, .norm = 2.0});
@@ -61,12 +76,13 @@ QuantTensor round_head(const torch::Tensor& weight, const torch::Tensor& hessian
       all = part;
     else
       append_rows(all, part);
+    done(step);
   }
   return all;
 }
 
 BandedTensor round_bands(const torch::Tensor& weight, const torch::Tensor& hessian, const GridOptions& grid,
-                         const std::vector<HeadBand>& bands, const std::vector<int32_t>& order) {
+                         const std::vector<HeadBand>& bands, const std::vector<int32_t>& order, const HeadStep& step) {
   BandedTensor result;
   result.places.resize(order.size());
   for (size_t place = 0; place < order.size(); ++place)
@@ -77,7 +93,7 @@ BandedTensor round_bands(const torch::Tensor& weight, const torch::Tensor& hessi
     GridOptions own = grid;
     own.bits = band.bits;
     const torch::Tensor part = weight.index_select(0, rows.slice(0, first, first + band.tokens));
-    result.bands.push_back(round_head(part, hessian, own));
+    result.bands.push_back(round_head(part, hessian, own, {}, step));
     first += band.tokens;
   }
   return result;

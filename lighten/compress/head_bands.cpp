@@ -13,6 +13,7 @@ std::vector<HeadBand> parse_head_bands(const std::string& text) {
   std::vector<HeadBand> bands;
   std::string list = text;
   std::erase(list, ' ');
+  if (list.empty()) throw OptionError("--head-frequent is empty; give BITS:TOKENS, as 8:4096, or leave it out");
   for (size_t at = 0; at < list.size();) {
     const size_t end = std::min(list.find(',', at), list.size()), colon = list.find(':', at);
     HeadBand band;
@@ -34,18 +35,25 @@ std::vector<HeadBand> all_head_bands(const std::vector<HeadBand>& frequent, int 
     throw OptionError(
         "--head-frequent gives frequent tokens more bits than --head-bits, which is 0 (16-bit floats); give both");
   if (frequent.size() >= kMostBands) throw_error<OptionError>("--head-frequent: at most {} bands", kMostBands - 1);
-  std::vector<HeadBand> bands = frequent;
+  std::vector<HeadBand> bands;
+  bands.reserve(frequent.size() + 1);
+  bands.assign(frequent.begin(), frequent.end());
   bands.push_back({head_bits, vocab});
   for (size_t i = 0; i + 1 < bands.size(); ++i) {
     const HeadBand& band = bands[i];
     if (band.bits != 2 && band.bits != 3 && band.bits != 4 && band.bits != 8)
       throw_error<OptionError>("--head-frequent {}:{}: bits must be 2, 3, 4 or 8", band.bits, band.tokens);
     if (band.bits <= bands[i + 1].bits)
-      throw_error<OptionError>("--head-frequent {}:{}: bits must fall from band to band, down to --head-bits {}", band.bits,
-                               band.tokens, head_bits);
-    if (band.tokens < 1 || band.tokens >= bands.back().tokens)
-      throw_error<OptionError>("--head-frequent {}:{}: the model has {} tokens, and some must be left for --head-bits",
-                               band.bits, band.tokens, vocab);
+      throw_error<OptionError>(
+          "--head-frequent {}:{}: bits must fall from band to band, down to --head-bits, but {} bits follow", band.bits,
+          band.tokens, bands[i + 1].bits);
+    if (band.tokens < 1)
+      throw_error<OptionError>("--head-frequent {}:{}: a band has at least one token", band.bits, band.tokens);
+    if (band.tokens >= bands.back().tokens)
+      throw_error<OptionError>(
+          "--head-frequent {}:{}: of the model's {} tokens (what --trim-vocab leaves, if given) {} are left for this band and "
+          "for --head-bits; each band takes tokens that the ones before it have not",
+          band.bits, band.tokens, vocab, bands.back().tokens);
     bands.back().tokens -= band.tokens;
   }
   return bands;

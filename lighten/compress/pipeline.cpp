@@ -79,6 +79,8 @@ class Run {
     const Decoder ends = load_ends(config_, read_);
     torch::Tensor rounded = round_ends(ends);
     streams_ = start_streams(config_, ends->embedding, rounded, rows_, decided_.needs, budget);
+    // A calibrated head takes as long as many blocks: a stop must not lose it.
+    if (decided_.calibrated && decided_.low_bit_head) save_checkpoint(folder_, {}, streams_);
     return {};
   }
 
@@ -88,6 +90,30 @@ class Run {
     return all;
   }
 
+  /// What round_ends() is told of.
+  int64_t end_steps(Decoder ends) const {
+    int64_t steps = 0;
+    for (const NamedTensor& tensor : tensors(ends))
+      if (tensor.tensor->dim() > 1)
+        steps += head_steps(tensor.tensor->size(0), decided_.bands) + (reads_hidden(tensor.name) ? config_.layers : 0);
+    return steps;
+  }
+  bool reads_hidden(const std::string& tensor) const { return config_.tied_head || tensor == "lm_head.weight"; }
+  void warn_of_rare_bands() const {
+    std::vector<bool> held(static_cast<size_t>(config_.vocab_size));
+    for (size_t id = 0; id < rows_.counts.size() && id < held.size(); ++id) held[id] = rows_.counts[id] > 0;
+    for (const int64_t id : named_tokens())
+      if (id >= 0 && id < config_.vocab_size) held[static_cast<size_t>(id)] = true;
+    const int64_t known = std::count(held.begin(), held.end(), true);
+    int64_t wanted = 0;
+    for (size_t band = 0; band + 1 < decided_.bands.size(); ++band) wanted += decided_.bands[band].tokens;
+    if (wanted > known)
+      warn(
+          fmt::format("--head-frequent asks for {} tokens, but --calib holds {} different ones only: the other {} rows that "
+                      "get more bits are taken by number; give more text, or ask for fewer",
+                      wanted, known, wanted - known));
+  }
+
   /// Writes the piece of embedding, head and final norm; returns the embedding as the light model will see it.
   torch::Tensor round_ends(const Decoder& ends) {
     std::map<std::string, QuantTensor> quantized;
@@ -95,18 +121,24 @@ class Run {
     std::map<std::string, BandedTensor> banded;
     torch::Tensor embedding = ends->embedding.to(torch::kHalf).to(torch::kFloat);
     Decoder decoder = ends;
+    std::optional<Progress> progress;
+    if (decided_.calibrated && decided_.low_bit_head) progress.emplace("embedding and head", end_steps(ends), "steps");
+    const HeadStep step = [&] {
+      if (progress) progress->advance(1);
+    };
     for (const NamedTensor& tensor : tensors(decoder)) {
       if (tensor.tensor->dim() == 1 || !decided_.low_bit_head) {
         floats[tensor.name] = values_of(*tensor.tensor);
         continue;
       }
-      const bool reads_hidden = config_.tied_head || tensor.name == "lm_head.weight";
       torch::Tensor hessian;
-      if (reads_hidden && decided_.calibrated) hessian = head_hessian(ends, read_, rows_, kSampleTokens / rows_.row);
+      if (reads_hidden(tensor.name) && decided_.calibrated)
+        hessian = head_hessian(ends, read_, rows_, kSampleTokens / rows_.row, step);
       const bool embeds = tensor.name == "model.embed_tokens.weight";
       if (!decided_.bands.empty()) {
+        if (embeds) warn_of_rare_bands();
         const std::vector<int32_t> order = by_frequency(rows_.counts, named_tokens(), config_.vocab_size);
-        BandedTensor codes = round_bands(*tensor.tensor, hessian, decided_.head, decided_.bands, order);
+        BandedTensor codes = round_bands(*tensor.tensor, hessian, decided_.head, decided_.bands, order, step);
         if (embeds) {
           std::vector<float> values = dequantize(codes);
           embedding = torch::from_blob(values.data(), tensor.tensor->sizes(), torch::kFloat).clone();
@@ -114,10 +146,11 @@ class Run {
         banded.emplace(tensor.name, std::move(codes));
         continue;
       }
-      QuantTensor codes = round_head(*tensor.tensor, hessian, decided_.head);
+      QuantTensor codes = round_head(*tensor.tensor, hessian, decided_.head, {}, step);
       if (embeds) embedding = dequantized(codes);
       quantized.emplace(tensor.name, std::move(codes));
     }
+    if (progress) progress->finish();
     writer_.add_piece("ends", quantized, floats, banded);
     return embedding;
   }

@@ -154,6 +154,27 @@ TEST(Pipeline, InterruptedBeforeTheFirstCheckpointStartsAgain) {
   EXPECT_EQ(contents(folder / "out"), contents(folder / "whole"));
 }
 
+TEST(Pipeline, ACalibratedHeadIsKeptBeforeAnyBlockIs) {
+  const fs::path folder = new_model("head");
+  QuantizeRequest request = request_in(folder, "out", {rtn_method()});
+  request.head_bits = 4;
+  request.head_group_size = 32;
+  request.checkpoint_seconds = 1e9;
+  const auto time_of_head = [&] {
+    request.on_block = [](int64_t) { throw Interrupted(); };
+    EXPECT_THROW(quantize(request), Interrupted);
+    for (const auto& entry : fs::recursive_directory_iterator(partial_folder(request.output)))
+      if (contains(entry.path().filename().string(), "ends")) return entry.last_write_time();
+    throw std::runtime_error("no piece of embedding and head");
+  };
+  EXPECT_EQ(time_of_head(), time_of_head());
+  request.on_block = {};
+  quantize(request);
+  request.output = folder / "whole";
+  quantize(request);
+  EXPECT_EQ(contents(folder / "out"), contents(folder / "whole"));
+}
+
 // Run by the next test in a process of its own.
 TEST(Pipeline, DISABLED_ChildThatKillsItself) {
   const char* folder = std::getenv("LIGHTEN_TEST_KILL");

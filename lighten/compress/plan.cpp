@@ -214,6 +214,10 @@ Decided decide(const QuantizeRequest& request) {
   return decided;
 }
 
+/// Time of rounding the head for its logits, for every weight and input, in operations at measured_speed(): measured, as the
+/// search for ranges and the passes are slower than products.
+constexpr double kHeadOperations = 150;
+
 Footprint footprint(const QuantizeRequest& request, const Decided& decided) {
   const ModelConfig& config = decided.source->config();
   Footprint f;
@@ -258,7 +262,7 @@ Footprint footprint(const QuantizeRequest& request, const Decided& decided) {
   const uint64_t in_memory = std::min(activations, request.spill_bytes);
   const uint64_t hessians = decided.needs.quantized_stream ? 6 * widest_inside * widest_inside * sizeof(double) : 0;
   constexpr uint64_t kProgram = 350'000'000;  // libtorch, the tokenizer and work space
-  f.memory = kProgram + std::max(std::max((decided.bands.empty() ? 3 : 4) * ends, ends + whole_end),
+  f.memory = kProgram + std::max(std::max((decided.bands.empty() ? 4 : 5) * ends, ends + whole_end),
                                  in_memory + samples + 3 * block_bytes + hessians);
   f.disk = 2 * f.after + (decided.calibrated ? 2 * f.streams : 0) + (activations - in_memory);
   f.disk_free = free_space(request.output);
@@ -267,7 +271,9 @@ Footprint footprint(const QuantizeRequest& request, const Decided& decided) {
       layers * (block_operations * static_cast<double>(float_tokens + quantized_tokens + 2 * sample) +
                 2 * hessian_operations * static_cast<double>(quantized_tokens) * (decided.needs.float_inputs ? 2 : 1));
   if (decided.transform) f.operations += layers * block_operations * 20 * static_cast<double>(sample);
-  if (decided.calibrated && decided.low_bit_head) f.operations += layers * block_operations * static_cast<double>(sample);
+  if (decided.calibrated && decided.low_bit_head)
+    f.operations += layers * block_operations * static_cast<double>(sample) +
+                    kHeadOperations * static_cast<double>(config.vocab_size * config.hidden_size * config.hidden_size);
   return f;
 }
 
@@ -325,7 +331,8 @@ std::string head_text(const compress::Decided& decided) {
   std::string text;
   for (const HeadBand& band : decided.bands)
     if (&band != &decided.bands.back())
-      text += fmt::format("{} bits for the {} most frequent tokens, then ", band.bits, band.tokens);
+      text += fmt::format("{} bits for the {} {}most frequent tokens, then ", band.bits, band.tokens,
+                          &band == &decided.bands.front() ? "" : "next ");
   const int64_t group = decided.head.group_size;
   return text + fmt::format("{} bits, {}", decided.head.bits, group_text(group));
 }

@@ -2,7 +2,7 @@
 
 #include "lighten/base/error.h"
 #include "lighten/data/sha256.h"
-#include "lighten/formats/plain_text.h"
+#include "lighten/formats/text_rows.h"
 #include "lighten/formats/trimmed_weights.h"
 
 namespace lighten::compress {
@@ -14,7 +14,7 @@ std::vector<int64_t> count_tokens(const std::vector<fs::path>& corpus, const Tok
   for (const fs::path& file : corpus) {
     record.files.push_back(file.filename().string());
     record.sha256.push_back(sha256_of_file(file));
-    const std::string text = read_plain_text(file, "--trim-vocab text");
+    const std::string text = read_prose(file, "--trim-vocab text");
     const std::vector<int32_t> ids = tokenizer.encode(text, /*special=*/false);
     record.corpus_tokens += static_cast<int64_t>(ids.size());
     for (const int32_t id : ids) ++counts[static_cast<size_t>(id)];

@@ -33,6 +33,11 @@ std::vector<std::string> column_of(const CsvTable& table, const std::string& nam
   return texts;
 }
 
+bool holds_json_lines(const fs::path& file) {
+  const std::string kind = small_ending(file);
+  return kind == ".jsonl" || kind == ".ndjson";
+}
+
 constexpr std::array kNotLines = {".json", ".npy", ".npz", ".parquet", ".xlsx", ".gz", ".zip"};
 constexpr std::string_view kMark = "\xEF\xBB\xBF";
 
@@ -44,7 +49,7 @@ std::vector<std::string> read_text_rows(const fs::path& file, const std::string&
   if (std::find(kNotLines.begin(), kNotLines.end(), kind) != kNotLines.end())
     throw_error<FormatError>("{}: a {} holds no texts by line; give .txt (one a line), .jsonl, .csv or .tsv", file.string(),
                              kind);
-  const bool json = kind == ".jsonl" || kind == ".ndjson";
+  const bool json = holds_json_lines(file);
   std::string content = read_plain_text(file, "text file", "give one text a line");
   if (json) content.erase(content.find_last_not_of("\r\n") + 1);
   std::vector<std::string> texts;
@@ -62,6 +67,13 @@ std::vector<std::string> read_text_rows(const fs::path& file, const std::string&
     texts.push_back(std::move(line));
   }
   return texts;
+}
+
+std::string read_prose(const fs::path& file, const std::string& role) {
+  if (!holds_json_lines(file)) return read_plain_text(file, role);
+  std::string prose;
+  for (const std::string& text : read_text_rows(file)) prose += text + '\n';
+  return prose;
 }
 
 }  // namespace lighten

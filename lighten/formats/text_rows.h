@@ -14,4 +14,8 @@ namespace lighten {
 /// table with one column, or of a .jsonl.
 std::vector<std::string> read_text_rows(const fs::path& file, const std::string& column = "text");
 
+/// One running text: of a .jsonl (.ndjson) the rows of read_text_rows(), a line end behind each; any other file as
+/// read_plain_text() gives it. `role` ("calibration file") begins the messages of the latter.
+std::string read_prose(const fs::path& file, const std::string& role);
+
 }  // namespace lighten

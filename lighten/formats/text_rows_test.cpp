@@ -40,6 +40,20 @@ TEST_F(TextRows, AnyFormGivesTheSameTexts) {
   EXPECT_EQ(read("t.tsv", "n\tbody\n1\tone\n", "body"), std::vector<std::string>{"one"});
 }
 
+TEST_F(TextRows, ProseOfJsonLinesIsTheirTexts) {
+  write_file(folder / "chats.jsonl", "{\"text\": \"one\\ntwo\", \"id\": 3}\n{\"text\": \"three\"}\n");
+  EXPECT_EQ(read_prose(folder / "chats.jsonl", "calibration file"), "one\ntwo\nthree\n");
+  write_file(folder / "plain.txt", "{\"text\": 1}\n\n");
+  EXPECT_EQ(read_prose(folder / "plain.txt", "calibration file"), "{\"text\": 1}\n\n");
+  write_file(folder / "other.jsonl", "{\"messages\": []}\n");
+  try {
+    read_prose(folder / "other.jsonl", "calibration file");
+    ADD_FAILURE() << "rows without a text are no prose";
+  } catch (const FormatError& error) {
+    EXPECT_NE(std::string(error.what()).find("other.jsonl: line 1"), std::string::npos) << error.what();
+  }
+}
+
 TEST_F(TextRows, BadOnesNameFileAndLine) {
   EXPECT_NE(message("t.jsonl", "{\"text\": \"a\"}\n{\"body\": \"b\"}\n").find("t.jsonl: line 2"), std::string::npos);
   EXPECT_NE(message("t.csv", "n,body\n1,b\n").find("text"), std::string::npos);

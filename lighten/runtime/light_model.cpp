@@ -147,7 +147,9 @@ RowBands LightModel::State::open_bands(const TensorShape& expected, const Json& 
     if (found == weights->tensors().end()) break;
     known.insert(name);
     const auto description = descriptions.find(name);
-    const LinearSpec spec = runtime::spec_from_json(description == descriptions.end() ? Json() : *description, described(name));
+    if (description == descriptions.end())
+      throw_error<FormatError>("{}: is missing; write the light model again", described(name));
+    const LinearSpec spec = runtime::spec_from_json(*description, described(name));
     if (spec.columns != expected.shape[1] || spec.rows > expected.shape[0] - total)
       throw_error<FormatError>("{}: {} x {} is no part of the shape {} that the model needs; write the light model again",
                                described(name), spec.rows, spec.columns, shape_text(expected.shape));
@@ -162,8 +164,8 @@ RowBands LightModel::State::open_bands(const TensorShape& expected, const Json& 
   const std::string name = runtime::places_name(expected.name);
   known.insert(name);
   const auto found = weights->tensors().find(name);
-  if (found == weights->tensors().end() || found->second.dtype != DType::i32 ||
-      found->second.shape != std::vector<int64_t>{total})
+  if (found == weights->tensors().end()) throw_error<FormatError>("{} is missing; write the light model again", where(name));
+  if (found->second.dtype != DType::i32 || found->second.shape != std::vector<int64_t>{total})
     throw_error<FormatError>("{}: I32 of [{}] is needed; write the light model again", where(name), total);
   rows.places.resize(static_cast<size_t>(total));
   std::memcpy(rows.places.data(), found->second.bytes.data(), found->second.bytes.size());

@@ -84,6 +84,8 @@ std::optional<TrainCheckpoint> load_checkpoint(const fs::path& path, const Json&
     const std::map<std::string, std::string> metadata = SafetensorsFile(path).metadata();
     checkpoint.fingerprint = Json::parse(metadata.at("fingerprint"));
     checkpoint.progress = progress_from(Json::parse(metadata.at("progress")));
+  } catch (const FormatError& error) {
+    throw_error<FormatError>("{}; remove this checkpoint to start anew", error.what());
   } catch (const std::out_of_range&) {
     throw_error<FormatError>("{}: not a checkpoint of a training; remove it to start anew", path.string());
   } catch (const Json::exception& error) {

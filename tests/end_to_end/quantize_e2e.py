@@ -70,7 +70,9 @@ size = (folder / "banded/model.safetensors").stat().st_size
 check(0 < size - sum(t["bytes"] for t in listed) < 16384, "and all bytes but the header's")
 done = lighten("run", folder / "banded", "-p", "a b", "-n", 4, "--seed", 1)
 check(done.returncode == 0, "such a model runs", done)
-for wrong in ("8", "9:4", "8:100000"):
+done = lighten("quantize", model, "--method", "rtn", "--group-size", 32, "--head-bits", 4, "--head-frequent", "8:250", "--calib", text, "-o", folder / "rare")
+check(done.returncode == 0 and "different ones only" in done.stderr, "more frequent tokens than the text holds: a warning", done)
+for wrong in ("8", "9:4", "8:100000", ""):
     done = lighten("quantize", model, "--method", "rtn", "--head-bits", 4, "--head-frequent", wrong, "-o", folder / "wrong")
     check(done.returncode == 2 and "--head-frequent" in done.stderr and not (folder / "wrong").exists(), f"--head-frequent {wrong} is refused", done)
 
@@ -98,9 +100,11 @@ check("killed.partial: 1 of 3 blocks are done" in done.stderr or "killed.partial
 child = subprocess.Popen([str(LIGHTEN), *map(str, command(folder / "stopped"))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 while child.poll() is None and not (folder / "stopped.partial").exists():
     time.sleep(0.01)  # the work has begun
+saved = (folder / "stopped.partial/state.safetensors").exists()
 child.send_signal(signal.SIGINT)
 _, errors = child.communicate(timeout=120)
-check(child.returncode == 0 or ("stopped.partial" in errors and "the same command goes on" in errors), "Ctrl-C: the message says where the work is and how to go on")
+saved_words, unsaved_words = "stopped.partial" in errors and "the same command goes on" in errors, "the same command begins anew" in errors
+check(child.returncode == 0 or saved_words or (unsaved_words and not saved), "Ctrl-C: the message says whether work was saved, and how to go on")
 check(child.returncode in (0, 130) and (child.returncode == 0 or not (folder / "stopped").exists()), f"Ctrl-C: exit {child.returncode}, no half folder")
 
 done = lighten("inspect", folder / "light", "--json", folder / "i.json")

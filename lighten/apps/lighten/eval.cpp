@@ -7,7 +7,7 @@
 #include "lighten/base/table.h"
 #include "lighten/data/packages.h"
 #include "lighten/eval/evaluate.h"
-#include "lighten/formats/plain_text.h"
+#include "lighten/formats/text_rows.h"
 #include "lighten/runtime/model.h"
 
 namespace lighten {
@@ -86,7 +86,7 @@ Verb eval_verb(CLI::App& root) {
       throw OptionError("--exact is for the runtime engine; --engine torch always computes in float32");
     options->evaluation.seed = common->seed;
     const fs::path text_file = resolve_text(options->text, "test.txt");
-    const std::string text = read_plain_text(text_file, "text");
+    const std::string text = read_prose(text_file, "text");
     const Engine engine = options->engine == "torch" ? Engine::torch : Engine::runtime;
     EvaluatedModel model =
         open_for_evaluation(resolve_model(options->model), engine, common->threads, options->exact,

@@ -8,6 +8,7 @@
 #include "lighten/base/progress.h"
 #include "lighten/base/table.h"
 #include "lighten/catalogue/catalogue.h"
+#include "lighten/compress/checkpoint.h"
 #include "lighten/compress/pipeline.h"
 #include "lighten/data/packages.h"
 #include "lighten/evidence/report.h"
@@ -33,13 +34,14 @@ OptionList describe(QuantizeVerbOptions& o) {
       option("zero", o.zero, one_of(std::vector<std::string>{"integer", "minimum", "symmetric"}),
              "what groups keep beside their scale: a zero point, a minimum, nothing", "AWQ paper"),
       option("head-bits", o.request.head_bits, one_of({0, 2, 3, 4, 8}),
-             "bits of embedding and head; 0 keeps them in 16-bit floats", ""),
+             "bits of embedding and head, rounded for the logits of --calib's text if given; 0 keeps them in 16-bit floats",
+             ""),
       option("head-group-size", o.head_group, one_of(groups), "group size of embedding and head", ""),
-      option(
-          "head-frequent", o.frequent, any_value(),
-          "BITS:TOKENS, ...: more bits for the rows of the tokens that --calib holds most often, as 8:4096 or 8:2048,4:16384; "
-          "the others have --head-bits",
-          "Lighten"),
+      option("head-frequent", o.frequent, any_value(),
+             "BITS:TOKENS, ...: more bits for the rows of the tokens that --calib holds most often, as 8:4096, or "
+             "8:2048,4:16384 (the "
+             "2,048 most frequent, then the next 16,384); the others have --head-bits",
+             "Lighten"),
       option("trim-min-count", o.request.trim_min_count, range(1, 1e9),
              "--trim-vocab keeps tokens that its texts hold so many times", "Lighten"),
       option("trim-tokens", o.request.trim_tokens, range(0, 1e9),
@@ -138,6 +140,8 @@ QuantizeReport quantize_or_say_how_to_go_on(const QuantizeRequest& request) {
   } catch (const Interrupted&) {
     const fs::path partial = partial_folder(request.output);
     if (!fs::exists(partial)) throw;
+    if (!compress::has_saved_work(partial))
+      throw Interrupted("interrupted before anything was saved; the same command begins anew");
     throw Interrupted(
         fmt::format("interrupted; what was done is kept in {}: the same command goes on from there", partial.string()));
   }
@@ -164,7 +168,9 @@ Verb quantize_verb(CLI::App& root, int argc, char** argv) {
       ->required()
       ->type_name("NAME");
   verb.app->add_option("-o,--output", options->output, "the light model, a folder")->required()->type_name("DIR");
-  verb.app->add_option("--calib", options->calibration, "calibration text files, or prose for its calibration.txt")
+  verb.app
+      ->add_option("--calib", options->calibration,
+                   "calibration texts (a .jsonl: its fields text), or prose for its calibration.txt")
       ->type_name("FILE...");
   verb.app
       ->add_option("--trim-vocab", options->trim_corpus,
@@ -178,14 +184,14 @@ Verb quantize_verb(CLI::App& root, int argc, char** argv) {
     bind_options(*verb.app, method.described, "Options of " + method.name, {}, method.name + "-");
     chosen.insert(chosen.end(), method.described.begin(), method.described.end());
   }
-  verb.run = [options, own, chosen, common = verb.common] {
+  verb.run = [options, own, chosen, app = verb.app, common = verb.common] {
     QuantizeRequest& request = options->request;
     if (request.methods.empty()) request.methods = parse_method(request.method_name);  // an empty name: says so
     validate(own);
     validate(chosen);
     request.group_size = group_of(options->group);
     request.head_group_size = group_of(options->head_group);
-    request.head_frequent = parse_head_bands(options->frequent);
+    if (app->count("--head-frequent") > 0) request.head_frequent = parse_head_bands(options->frequent);
     request.zero = options->zero == "integer"   ? ZeroKind::integer
                    : options->zero == "minimum" ? ZeroKind::minimum
                                                 : ZeroKind::symmetric;
@@ -200,6 +206,7 @@ Verb quantize_verb(CLI::App& root, int argc, char** argv) {
     check_output(request);
     if (!options->report.empty()) check_writable(options->report);
     const QuantizePlan plan = plan_quantize(request);
+    if (options->dry_run) check_quantize(request);
     Json json = {{"model", options->model}, {"method", request.method_name}, {"output", options->output}};
     json["options"] = to_json(own);
     json["options"].update(to_json(chosen));
@@ -208,7 +215,6 @@ Verb quantize_verb(CLI::App& root, int argc, char** argv) {
     if (common->for_people() && (!common->quiet || options->dry_run)) fmt::print("{}\n", plan.text);
     std::cout.flush();
     if (options->dry_run) {
-      check_quantize(request);
       write_json(*common, json);
       return 0;
     }

@@ -19,6 +19,8 @@
 namespace lighten {
 namespace {
 
+constexpr double kLargestTuningRate = 5e-4;
+
 struct MatchOptions {
   std::string method = "dexml", texts, labels, pairs, output, predict, apply, model = "minilm-l6";
   int64_t top = 10, layers = 0, max_tokens = 128;
@@ -175,6 +177,13 @@ struct Learner {
     source = options.model == "minilm-l6" ? data_path("minilm-l6") : resolve_model(options.model);
     matcher.encoder = load_text_encoder(source);
     matcher.encoder.max_tokens = std::min(options.max_tokens, matcher.encoder.bert->config.positions);
+    const auto layers = std::ssize(matcher.encoder.bert->layers);
+    if (options.layers > layers)
+      throw_error<OptionError>("--tune-layers {}: the encoder has {} layers; -1 is all of it", options.layers, layers);
+    if (options.dexml.learning_rate > kLargestTuningRate)
+      warn(
+          fmt::format("--learning-rate {} is large for layers that are trained already (--tune-layers): 5e-5 to 3e-4 are usual",
+                      options.dexml.learning_rate));
     trainable_layers(matcher.encoder.bert, options.layers);
     for (const std::string& text : input.texts) text_ids.push_back(token_ids(matcher.encoder, text));
     for (const std::string& text : input.labels) label_ids.push_back(token_ids(matcher.encoder, text));
