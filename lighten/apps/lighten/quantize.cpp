@@ -39,8 +39,7 @@ OptionList describe(QuantizeVerbOptions& o) {
       option("head-group-size", o.head_group, one_of(groups), "group size of embedding and head", ""),
       option("head-frequent", o.frequent, any_value(),
              "BITS:TOKENS, ...: more bits for the rows of the tokens that --calib holds most often, as 8:4096, or "
-             "8:2048,4:16384 (the "
-             "2,048 most frequent, then the next 16,384); the others have --head-bits",
+             "8:2048,4:16384 (the 2,048 most frequent, then the next 16,384); the others have --head-bits",
              "Lighten"),
       option("trim-min-count", o.request.trim_min_count, range(1, 1e9),
              "--trim-vocab keeps tokens that its texts hold so many times", "Lighten"),

@@ -187,19 +187,30 @@ TEST(Dexml, PiecesOfTextsKeepOrderAndGradient) {
   }
   DualEncoder dual = text_dual_encoder(encoder, texts, labels);
   MatchTask task{.queries = 20, .labels = 20, .positives = {}, .train = {}, .validation = {}};
-  for (int32_t i = 0; i < 20; ++i) task.positives.push_back({i});
+  Positives positives;
+  for (int32_t i = 0; i < 20; ++i) {
+    task.positives.push_back({i});
+    positives.push_back({i});
+  }
   std::vector<int64_t> all(20);
   std::iota(all.begin(), all.end(), int64_t{0});
-  EXPECT_TRUE(torch::allclose(encode_all(dual.queries, all, 5, 30), encode_all(dual.queries, all, 20, 100000), 1e-4, 1e-5));
-  const auto gradient = [&](const DexmlOptions& options) {
+  {
+    const torch::NoGradGuard no_grad;  // all at once and in order, without any pieces
+    EXPECT_TRUE(torch::allclose(encode_all(dual.queries, all, 5, 30), dual.queries.encode(all), 1e-4, 1e-5));
+  }
+  const auto gradient = [&](const auto& backward) {
     for (auto& parameter : encoder.bert->parameters()) parameter.mutable_grad() = torch::Tensor();
-    cached_gradients(task, dual, all, all, options, 9);
+    backward();
     std::vector<torch::Tensor> parts;
     for (auto& parameter : encoder.bert->parameters()) parts.push_back(parameter.grad().reshape({-1}));
     return torch::cat(parts);
   };
-  const torch::Tensor whole = gradient({.chunk = 20, .chunk_tokens = 100000});
-  const torch::Tensor pieces = gradient({.chunk = 6, .chunk_tokens = 40});
+  const DexmlOptions options{.chunk = 6, .chunk_tokens = 40};
+  const torch::Tensor whole = gradient([&] {
+    const torch::Tensor scores = torch::mm(dual.queries.encode(all), dual.labels.encode(all).t()) / options.temperature;
+    match_loss(options.loss, scores, positives).backward();
+  });
+  const torch::Tensor pieces = gradient([&] { cached_gradients(task, dual, all, all, options, 9); });
   EXPECT_LT((whole - pieces).norm().item<double>(), 1e-4 * whole.norm().item<double>());
 }
 
